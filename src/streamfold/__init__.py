@@ -1,0 +1,61 @@
+"""streamfold: an async-first streaming client for language models.
+
+Provider bytes become typed chunks, and chunks add up to messages. Names load when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .chat_models import ChatAnthropic as ChatAnthropic
+    from .chat_models import ChatModel as ChatModel
+    from .chat_models import ChatOpenAI as ChatOpenAI
+    from .chat_models import init_chat_model as init_chat_model
+    from .chunks import AIMessageChunk as AIMessageChunk
+    from .limits import Limits as Limits
+    from .limits import Timeouts as Timeouts
+    from .messages import AIMessage as AIMessage
+    from .messages import HumanMessage as HumanMessage
+    from .messages import SystemMessage as SystemMessage
+    from .messages import ToolMessage as ToolMessage
+    from .messages import messages_from_dict as messages_from_dict
+    from .messages import messages_to_dict as messages_to_dict
+    from .vendors import Vendor as Vendor
+    from .vendors import register_provider as register_provider
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AIMessage": "messages",
+    "AIMessageChunk": "chunks",
+    "ChatAnthropic": "chat_models",
+    "ChatModel": "chat_models",
+    "ChatOpenAI": "chat_models",
+    "HumanMessage": "messages",
+    "Limits": "limits",
+    "SystemMessage": "messages",
+    "Timeouts": "limits",
+    "ToolMessage": "messages",
+    "Vendor": "vendors",
+    "init_chat_model": "chat_models",
+    "messages_from_dict": "messages",
+    "messages_to_dict": "messages",
+    "register_provider": "vendors",
+}
+
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

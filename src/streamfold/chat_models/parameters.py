@@ -1,0 +1,215 @@
+"""The parameters of a model: which there are, what else they are called, and what they may be.
+
+Standard parameters mean the same for every vendor. Aliases are the names that LangChain's classes
+and the vendors' SDKs use. Fields of a vendor's request body are passed on as they are. Anything
+else is an `UnknownParameterError`, with the nearest name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from ..errors import ConfigurationError, UnknownParameterError
+from ..vendors import Vendor
+
+__all__ = ["REQUEST", "SETTINGS", "checked_parameters"]
+
+#: What a model is made with and does not send.
+SETTINGS: Final = frozenset(
+    {
+        "api_key",
+        "base_url",
+        "callbacks",
+        "custom_get_token_ids",
+        "default_headers",
+        "default_query",
+        "disable_streaming",
+        "extra_body",
+        "http_client",
+        "limits",
+        "max_in_flight",
+        "max_retries",
+        "metadata",
+        "model",
+        "model_kwargs",
+        "name",
+        "profile",
+        "proxy",
+        "rate_limiter",
+        "stream_usage",
+        "streaming",
+        "tags",
+        "timeout",
+        "verbose",
+    }
+)
+
+#: What every request may say, whatever the vendor calls it. Also accepted by each call.
+REQUEST: Final = frozenset(
+    {
+        "temperature",
+        "max_tokens",
+        "stop",
+        "top_p",
+        "seed",
+        "reasoning_effort",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "response_format",
+    }
+)
+
+#: Settings that may be given to a call as well.
+PER_CALL: Final = frozenset({"extra_body", "model", "stream_usage", "timeout", "max_retries"})
+
+_ALIASES: Final = {
+    "model_name": "model",
+    "model_id": "model",
+    "max_completion_tokens": "max_tokens",
+    "max_tokens_to_sample": "max_tokens",
+    "max_output_tokens": "max_tokens",
+    "max_length": "max_tokens",
+    "max_new_tokens": "max_tokens",
+    "num_predict": "max_tokens",
+    "stop_sequences": "stop",
+    "request_timeout": "timeout",
+    "default_request_timeout": "timeout",
+    "openai_api_key": "api_key",
+    "anthropic_api_key": "api_key",
+    "openai_api_base": "base_url",
+    "anthropic_api_url": "base_url",
+    "openai_proxy": "proxy",
+    "anthropic_proxy": "proxy",
+}
+
+_OPENAI_BODY: Final = frozenset(
+    "audio frequency_penalty function_call functions logit_bias logprobs modalities moderation n "
+    "prediction presence_penalty prompt_cache_key prompt_cache_options prompt_cache_retention "
+    "safety_identifier service_tier store stream_options top_logprobs user verbosity "
+    "web_search_options "
+    # fields that servers which speak this dialect add
+    "reasoning thinking enable_thinking top_k min_p repetition_penalty top_a safe_prompt "
+    "provider plugins transforms models route usage search_parameters search_mode "
+    "search_domain_filter return_images return_related_questions include_reasoning "
+    "reasoning_format chat_template_kwargs guided_json guided_regex guided_choice "
+    "structured_outputs echo safety_model prompt_mode random_seed keep_alive options "
+    "min_tokens ignore_eos length_penalty best_of use_beam_search".split()
+)
+_ANTHROPIC_BODY: Final = frozenset(
+    "anthropic_version betas billing_policy cache_control compaction container context_management "
+    "diagnostics fallback_credit_token fallbacks inference_geo mcp_servers output_config "
+    "output_format service_tier speed system thinking thread top_k user_profile_id "
+    "workspace_id".split()
+)
+
+#: Fields of the request body, by dialect, that are sent as they are.
+BODY_FIELDS: Final[dict[str, frozenset[str]]] = {
+    "openai_chat": _OPENAI_BODY,
+    "anthropic": _ANTHROPIC_BODY,
+}
+
+
+def checked_parameters(
+    given: Mapping[str, Any], vendor: Vendor, *, call: bool = False
+) -> dict[str, Any]:
+    """`given` under standard names, each value checked. None means "not given" and is left out.
+
+    `call`: the parameters of one call, where only some settings make sense. Raises
+    UnknownParameterError and ConfigurationError.
+    """
+    settings = PER_CALL if call else SETTINGS
+    known = settings | REQUEST | BODY_FIELDS[vendor.dialect]
+    checked: dict[str, Any] = {}
+    for name, value in given.items():
+        standard = vendor.aliases.get(name) or _ALIASES.get(name) or name
+        if standard not in known:
+            raise _unknown(name, known, vendor, call)
+        if value is None:
+            continue
+        if standard in checked and checked[standard] != value:
+            raise ConfigurationError(f"{name} and {standard} are the same parameter: give one")
+        check = _CHECKS.get(standard)
+        if check is not None:
+            check(standard, value)
+        checked[standard] = value
+    return checked
+
+
+def _unknown(
+    name: str, known: Iterable[str], vendor: Vendor, call: bool
+) -> UnknownParameterError:
+    if call and name in SETTINGS:
+        return UnknownParameterError(
+            f"parameter {name!r} belongs to the model, not to one call: give it when the model is "
+            "made, or use model_copy(update={...})"
+        )
+    near = difflib.get_close_matches(name, [*known, *_ALIASES], n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}?" if near else "see the README for the parameters there are"
+    return UnknownParameterError(
+        f"parameter {name!r} is unknown to {vendor.name}: {hint} "
+        "(a field that the vendor has and this table has not goes into extra_body={...})"
+    )
+
+
+def _number(low: float, high: float = math.inf) -> Callable[[str, Any], None]:
+    def check(name: str, value: Any) -> None:
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        if not good or math.isnan(value) or not low <= value <= high or math.isinf(value):
+            span = f"from {low:g} to {high:g}" if high < math.inf else f"of {low:g} or more"
+            raise ConfigurationError(f"{name} is {value!r}: expected a number {span}")
+
+    return check
+
+
+def _whole(low: int) -> Callable[[str, Any], None]:
+    def check(name: str, value: Any) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise ConfigurationError(f"{name} is {value!r}: expected an int of {low} or more")
+
+    return check
+
+
+def _of(*types: type, what: str) -> Callable[[str, Any], None]:
+    def check(name: str, value: Any) -> None:
+        if not isinstance(value, types):
+            raise ConfigurationError(f"{name} is {type(value).__name__} ({value!r}): expected {what}")
+
+    return check
+
+
+def _stop(name: str, value: Any) -> None:
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not all(isinstance(s, str) and s for s in items):
+        raise ConfigurationError(f"{name} is {value!r}: expected a str or a list of strs, not empty")
+
+
+def _seed(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigurationError(f"{name} is {value!r}: expected an int")
+
+
+_CHECKS: Final[dict[str, Callable[[str, Any], None]]] = {
+    "temperature": _number(0.0, 2.0),
+    "top_p": _number(0.0, 1.0),
+    "max_tokens": _whole(1),
+    "max_retries": _whole(0),
+    "max_in_flight": _whole(1),
+    "seed": _seed,
+    "stop": _stop,
+    "model": _of(str, what="a str"),
+    "base_url": _of(str, what="a URL as a str"),
+    "proxy": _of(str, what="a URL as a str"),
+    "default_headers": _of(dict, what="a dict"),
+    "default_query": _of(dict, what="a dict"),
+    "model_kwargs": _of(dict, what="a dict"),
+    "extra_body": _of(dict, what="a dict"),
+    "profile": _of(dict, what="a dict"),
+    "reasoning_effort": _of(str, what="a str such as 'low', 'medium' or 'high'"),
+    "tools": _of(list, tuple, what="a list"),
+    "stream_usage": _of(bool, what="a bool"),
+    "streaming": _of(bool, what="a bool"),
+}

@@ -1,0 +1,93 @@
+"""The run configuration: what a call is told besides its input.
+
+A plain dict with the keys below; all are optional. It is checked before anything is sent.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypedDict
+
+from .errors import ConfigurationError
+
+__all__ = ["RunnableConfig", "checked_config", "config_for_each", "merge_configs"]
+
+
+class RunnableConfig(TypedDict, total=False):
+    """- `run_name`: the name of this run (not of nested ones)
+    - `tags`, `metadata`, `callbacks`, `configurable`: inherited by nested runs
+    - `max_concurrency`: calls of a batch in flight at once (default 64)
+    - `recursion_limit`: depth of nested runnables (default 25)
+    - `run_id`: the id of this run
+    """
+
+    run_name: str
+    tags: list[str]
+    metadata: dict[str, Any]
+    callbacks: Any
+    configurable: dict[str, Any]
+    max_concurrency: int | None
+    recursion_limit: int
+    run_id: Any
+
+
+_KEYS: Final = tuple(RunnableConfig.__annotations__)
+DEFAULT_CONCURRENCY: Final = 64
+
+
+def checked_config(config: Mapping[str, Any] | None) -> RunnableConfig:
+    """`config` as a new dict. Raises ConfigurationError for unknown keys and impossible values."""
+    if config is None:
+        return {}
+    if not isinstance(config, Mapping):
+        raise ConfigurationError(
+            f"config is {type(config).__name__} ({config!r}): expected a dict with "
+            f"some of {', '.join(_KEYS)}"
+        )
+    for key in config:
+        if key not in _KEYS:
+            near = difflib.get_close_matches(str(key), _KEYS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(_KEYS)}"
+            raise ConfigurationError(f"config key {key!r} is unknown: {hint}")
+    for key in ("max_concurrency", "recursion_limit"):
+        value = config.get(key)
+        if value is not None and (
+            not isinstance(value, int) or isinstance(value, bool) or value < 1
+        ):
+            raise ConfigurationError(f"config {key} is {value!r}: expected an int of 1 or more")
+    return dict(config)  # type: ignore[return-value]
+
+
+def merge_configs(*configs: Mapping[str, Any] | None) -> RunnableConfig:
+    """Configs merged from left to right: tags are joined, metadata and configurable merged by key,
+    callbacks joined, anything else replaced."""
+    merged: dict[str, Any] = {}
+    for config in configs:
+        for key, value in checked_config(config).items():
+            if value is None:
+                continue
+            if key == "tags":
+                tags = [*merged.get(key, ()), *value]  # type: ignore[misc]
+                merged[key] = list(dict.fromkeys(tags))
+            elif key in ("metadata", "configurable"):
+                merged[key] = {**merged.get(key, {}), **value}  # type: ignore[dict-item]
+            elif key == "callbacks":
+                merged[key] = [*merged.get(key, ()), *value]  # type: ignore[misc]
+            else:
+                merged[key] = value
+    return merged  # type: ignore[return-value]
+
+
+def config_for_each(
+    config: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, count: int
+) -> list[RunnableConfig]:
+    """One config per input of a batch: a list must have as many as there are inputs."""
+    if isinstance(config, Sequence) and not isinstance(config, str):
+        if len(config) != count:
+            raise ConfigurationError(
+                f"config is a list of {len(config)} for {count} inputs: expected one for each"
+            )
+        return [checked_config(item) for item in config]
+    one = checked_config(config)
+    return [one.copy() for _ in range(count)]

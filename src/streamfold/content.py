@@ -1,0 +1,256 @@
+"""Content blocks: the parts of a message, as plain dicts of one shape for every provider.
+
+Every block has a `type`. Optional on every block: `id`, and `extras`, which holds what only one
+provider knows (signatures, item ids, cache marks) and is sent back to it unchanged. Images, audio,
+video and files carry one of `url`, `base64` (with `mime_type`) or `file_id`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, NotRequired, TypeAlias, TypedDict
+
+__all__ = [
+    "KNOWN_BLOCK_TYPES",
+    "AudioBlock",
+    "Block",
+    "Citation",
+    "ContentBlock",
+    "FileBlock",
+    "ImageBlock",
+    "InvalidToolCall",
+    "NonStandardBlock",
+    "PlainTextBlock",
+    "ReasoningBlock",
+    "ServerToolCall",
+    "ServerToolCallChunk",
+    "ServerToolResult",
+    "TextBlock",
+    "ToolCall",
+    "ToolCallChunk",
+    "VideoBlock",
+    "data_or_url",
+    "standard_block",
+]
+
+Block: TypeAlias = dict[str, Any]
+
+
+class Citation(TypedDict, total=False):
+    """A note on a text block: where a statement comes from. Indexes count characters."""
+
+    type: Literal["citation"]
+    id: str
+    url: str
+    title: str
+    start_index: int
+    end_index: int
+    cited_text: str
+    extras: dict[str, Any]
+
+
+class _Block(TypedDict):
+    id: NotRequired[str]
+    index: NotRequired[int | str]
+    extras: NotRequired[dict[str, Any]]
+
+
+class TextBlock(_Block):
+    """Visible text."""
+
+    type: Literal["text"]
+    text: str
+    annotations: NotRequired[list[Citation | dict[str, Any]]]
+
+
+class ReasoningBlock(_Block):
+    """Thinking text; a signature or encrypted form is in `extras`."""
+
+    type: Literal["reasoning"]
+    reasoning: str
+
+
+class ToolCall(TypedDict):
+    """A call of one of the caller's tools, complete and readable."""
+
+    name: str
+    args: dict[str, Any]
+    id: str | None
+    type: Literal["tool_call"]
+    extras: NotRequired[dict[str, Any]]
+
+
+class ToolCallChunk(TypedDict):
+    """A piece of a tool call that is still arriving; `args` is raw JSON text."""
+
+    name: str | None
+    args: str | None
+    id: str | None
+    index: int | str | None
+    type: Literal["tool_call_chunk"]
+
+
+class InvalidToolCall(TypedDict):
+    """A call that must not be run: `args` is the raw text and `error` says why."""
+
+    name: str | None
+    args: str | None
+    id: str | None
+    error: str | None
+    type: Literal["invalid_tool_call"]
+
+
+class ServerToolCall(_Block):
+    """A call that the provider runs itself (web search, code execution, ...)."""
+
+    type: Literal["server_tool_call"]
+    name: str
+    args: dict[str, Any]
+
+
+class ServerToolCallChunk(_Block):
+    """A piece of a server tool call that is still arriving."""
+
+    type: Literal["server_tool_call_chunk"]
+    name: NotRequired[str]
+    args: NotRequired[str]
+
+
+class ServerToolResult(_Block):
+    """What a server tool gave."""
+
+    type: Literal["server_tool_result"]
+    tool_call_id: str
+    status: Literal["success", "error"]
+    output: NotRequired[Any]
+
+
+class _Media(_Block):
+    url: NotRequired[str]
+    base64: NotRequired[str]
+    file_id: NotRequired[str]
+    mime_type: NotRequired[str]
+
+
+class ImageBlock(_Media):
+    type: Literal["image"]
+
+
+class AudioBlock(_Media):
+    type: Literal["audio"]
+
+
+class VideoBlock(_Media):
+    type: Literal["video"]
+
+
+class FileBlock(_Media):
+    type: Literal["file"]
+
+
+class PlainTextBlock(_Media):
+    """A text document given as such; one of `text`, `url`, `base64`, `file_id`."""
+
+    type: Literal["text-plain"]
+    text: NotRequired[str]
+    title: NotRequired[str]
+    context: NotRequired[str]
+
+
+class NonStandardBlock(_Block):
+    """A block that only its provider knows, as it came; sent back as it is."""
+
+    type: Literal["non_standard"]
+    value: dict[str, Any]
+
+
+ContentBlock = (
+    TextBlock
+    | ReasoningBlock
+    | ToolCall
+    | ToolCallChunk
+    | InvalidToolCall
+    | ServerToolCall
+    | ServerToolCallChunk
+    | ServerToolResult
+    | ImageBlock
+    | AudioBlock
+    | VideoBlock
+    | FileBlock
+    | PlainTextBlock
+    | NonStandardBlock
+)
+
+KNOWN_BLOCK_TYPES: Final = frozenset(
+    {
+        "text",
+        "reasoning",
+        "tool_call",
+        "tool_call_chunk",
+        "invalid_tool_call",
+        "server_tool_call",
+        "server_tool_call_chunk",
+        "server_tool_result",
+        "image",
+        "audio",
+        "video",
+        "file",
+        "text-plain",
+        "non_standard",
+    }
+)
+
+
+def standard_block(part: Block) -> Block:
+    """A content part as a standard block: OpenAI Chat Completions parts are translated, standard
+    blocks stay, and what is neither is wrapped as `non_standard`."""
+    kind = part.get("type")
+    if kind == "image_url":
+        return _from_image_url(part)
+    if kind == "input_audio":
+        return _from_input_audio(part)
+    if kind == "file" and isinstance(part.get("file"), Mapping):
+        return _from_file_part(part)
+    if kind in KNOWN_BLOCK_TYPES:
+        return part
+    return {"type": "non_standard", "value": part}
+
+
+def _from_image_url(part: Block) -> Block:
+    image = part.get("image_url")
+    fields = dict(image) if isinstance(image, Mapping) else {"url": image}
+    block = {"type": "image", **data_or_url(str(fields.pop("url", "")))}
+    return _with_extras(block, {**fields, **_others(part, "image_url")})
+
+
+def _from_input_audio(part: Block) -> Block:
+    audio = dict(part.get("input_audio") or {})
+    block = {"type": "audio", "base64": audio.pop("data", "")}
+    block["mime_type"] = f"audio/{audio.pop('format', 'wav')}"
+    return _with_extras(block, {**audio, **_others(part, "input_audio")})
+
+
+def _from_file_part(part: Block) -> Block:
+    file = dict(part["file"])
+    block: Block = {"type": "file"}
+    if "file_id" in file:
+        block["file_id"] = file.pop("file_id")
+    if "file_data" in file:
+        block |= data_or_url(str(file.pop("file_data")))
+    return _with_extras(block, {**file, **_others(part, "file")})
+
+
+def _others(part: Block, own: str) -> Block:
+    return {key: value for key, value in part.items() if key not in ("type", own)}
+
+
+def _with_extras(block: Block, extras: Block) -> Block:
+    return {**block, "extras": extras} if extras else block
+
+
+def data_or_url(url: str) -> Block:
+    """The fields of a media block for a URL; a base64 data URL is taken apart."""
+    if url.startswith("data:") and ";base64," in url:
+        head, data = url.split(";base64,", 1)
+        return {"base64": data, "mime_type": head[5:] or "application/octet-stream"}
+    return {"url": url}

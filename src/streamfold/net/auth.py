@@ -1,0 +1,58 @@
+"""Credentials into headers, and nowhere else.
+
+An auth scheme is a name in a vendor's row; this table says which header it fills. A key may be a
+string, a `Secret`, or a callable (sync or async) that gives a fresh token for each attempt.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+from ..errors import ConfigurationError
+from ..secret import Secret
+
+__all__ = ["SCHEMES", "Key", "auth_headers", "checked_key"]
+
+Key: TypeAlias = Secret | Callable[[], str | Awaitable[str]]
+
+#: scheme -> (header, how the key is written in it)
+SCHEMES: Final = {
+    "bearer": ("authorization", "Bearer {}"),
+    "x-api-key": ("x-api-key", "{}"),
+    "api-key": ("api-key", "{}"),
+    "x-goog-api-key": ("x-goog-api-key", "{}"),
+}
+
+
+def checked_key(value: str, name: str) -> Secret:
+    """The key as a `Secret`. Raises ConfigurationError, without the value, if a header could not
+    carry it: blanks, line ends, control or non-ASCII characters."""
+    bad = next((place for place, char in enumerate(value) if not "!" <= char <= "~"), None)
+    if not value or bad is not None:
+        what = "is empty" if not value else f"has {_describe(value, bad or 0)}"
+        raise ConfigurationError(f"{name} {what}: expected visible ASCII characters only")
+    return Secret(value)
+
+
+def _describe(value: str, place: int) -> str:
+    char = value[place]
+    kinds = {" ": "a blank", "\n": "a line end", "\r": "a line end", "\t": "a tab"}
+    kind = kinds.get(char, "a control character" if char < " " else "a character that is not ASCII")
+    where = "at its end" if place == len(value) - 1 else f"at position {place}"
+    return f"{kind} {where}"
+
+
+async def auth_headers(scheme: str | None, key: Key | None) -> tuple[dict[str, str], list[str]]:
+    """The headers for one attempt, and the secrets in them that no text may show."""
+    if scheme is None or key is None:
+        return {}, []
+    if isinstance(key, Secret):
+        value = key.reveal()
+    else:
+        made = key()
+        value = await made if inspect.isawaitable(made) else made
+        value = checked_key(value, "the token from the api_key callable").reveal()
+    header, form = SCHEMES[scheme]
+    return {header: form.format(value)}, [value]

@@ -1,0 +1,114 @@
+"""HTTP clients: one per event loop and proxy, shared by all models, on one TLS context.
+
+Connections belong to the loop that opened them and never leave it: the clients are kept in a
+`RunVar`, which each run of an event loop has for itself. They close with the loop, or when the
+last model that used them is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import threading
+import weakref
+from collections.abc import AsyncGenerator
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import anyio.to_thread
+import httpx
+from anyio.lowlevel import RunVar
+
+from .pool import PoolTransport
+
+__all__ = ["Connections"]
+
+_tls: ssl.SSLContext | None = None
+_tls_lock = threading.Lock()
+
+
+def _tls_context() -> ssl.SSLContext:
+    """The one TLS context. Reading the certificates takes some 10 ms: do it off the loop."""
+    global _tls
+    with _tls_lock:
+        if _tls is None:
+            _tls = httpx.create_ssl_context()
+        return _tls
+
+
+class _Shared:
+    """A client of one loop and the models that use it."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+        self.users: weakref.WeakSet[Connections] = weakref.WeakSet()
+        self.closer = _closing(client)
+
+
+async def _closing(client: httpx.AsyncClient) -> AsyncGenerator[None, None]:
+    """Suspended until the loop shuts down its async generators; then the client is closed.
+
+    This is the one hook that asyncio and trio both offer for "when this loop ends"."""
+    try:
+        yield
+    finally:
+        await client.aclose()
+
+
+_clients: RunVar[dict[tuple[bool, str | None], _Shared]] = RunVar("streamfold_clients")
+
+
+class Connections:
+    """What a model holds: where it connects through, or the client its user gave.
+
+    `proxy` is a URL; None reads the usual environment variables (HTTPS_PROXY, NO_PROXY, ...).
+    """
+
+    def __init__(self, *, proxy: str | None = None, http_client: object | None = None) -> None:
+        self._proxy = proxy
+        self.own_client = http_client
+
+    async def client(self, url: str) -> httpx.AsyncClient:
+        """The client of the running loop for requests to `url`."""
+        if self.own_client is not None:
+            return self.own_client  # type: ignore[return-value]
+        proxy = self._proxy or proxy_from_environment(url)
+        clients = _clients.get(None)
+        if clients is None:
+            clients = {}
+            _clients.set(clients)
+        secure = url.startswith("https:")
+        if secure and _tls is None:
+            await anyio.to_thread.run_sync(_tls_context)
+        key = (secure, proxy)  # apart, for a client for plain http needs no TLS context
+        shared = clients.get(key)
+        if shared is None:
+            transport = PoolTransport(ssl_context=_tls, proxy=proxy)
+            shared = clients[key] = _Shared(
+                httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
+            )
+            await anext(shared.closer)
+        shared.users.add(self)
+        return shared.client
+
+    async def aclose(self) -> None:
+        """Close what the running loop holds for this model, unless another model still uses it."""
+        clients = _clients.get(None) or {}
+        for key, shared in list(clients.items()):
+            shared.users.discard(self)
+            if not shared.users:
+                del clients[key]
+                await shared.closer.aclose()
+
+
+def proxy_from_environment(url: str) -> str | None:
+    """The proxy that the environment names for `url`, as curl and the standard library read it."""
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if proxy is None or proxy_bypass(host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"

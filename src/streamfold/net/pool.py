@@ -1,0 +1,201 @@
+"""Connections: an httpx transport over httpcore's pool whose waits obey the call's clock.
+
+httpx gives a request one read timeout, fixed before the answer begins. The limits of a call move
+(first content, idle, total), so they are kept where the waiting happens: in the network stream,
+through httpcore's public `network_backend`. That costs nothing beside the timeout that httpcore
+sets around each read anyway, and it serves asyncio and trio alike.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, Final
+
+import httpcore
+import httpx
+
+from .clock import CLOCK, Clock
+
+__all__ = ["PoolTransport"]
+
+# A connection each for a few thousand streams at once; httpcore must never queue, that is quadratic.
+MAX_CONNECTIONS: Final = 10_000
+MAX_KEPT: Final = 100
+KEPT_SECONDS: Final = 30.0
+
+# The idle flow that a NAT box has dropped is noticed by the kernel: probe after 60 s, 5 times.
+_KEEPALIVE: Final = (("SO_KEEPALIVE", 1), ("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
+
+
+def _socket_options() -> list[tuple[int, int, int]]:
+    import socket
+
+    options = []
+    for name, value in _KEEPALIVE:
+        level = socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP
+        if hasattr(socket, name):  # names differ between systems
+            options.append((level, getattr(socket, name), value))
+    return options
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """A network stream whose waits end when the clock says so."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self.clock: Clock | None = None
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        clock = self.clock or CLOCK.get()
+        if clock is not None:
+            timeout = clock.left()
+            if timeout == 0.0:
+                raise httpcore.ReadTimeout("the time limit has passed")
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        clock = self.clock or CLOCK.get()
+        await self._stream.write(buffer, clock.left() if clock is not None else timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, _connect(timeout)))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+def _connect(timeout: float | None) -> float | None:
+    clock = CLOCK.get()
+    return clock.connect_left() if clock is not None else timeout
+
+
+class _Backend(httpcore.AsyncNetworkBackend):
+    """Opens `_Stream`s over anyio's."""
+
+    def __init__(self) -> None:
+        self._anyio = httpcore.AnyIOBackend()
+        self._options = _socket_options()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        stream = await self._anyio.connect_tcp(host, port, _connect(timeout), local_address)
+        sock = stream.get_extra_info("socket")
+        if sock is not None:
+            for option in (*self._options, *(socket_options or ())):
+                sock.setsockopt(*option)
+        return _Stream(stream)
+
+    async def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        return _Stream(await self._anyio.connect_unix_socket(path, _connect(timeout)))
+
+    async def sleep(self, seconds: float) -> None:
+        await self._anyio.sleep(seconds)
+
+
+class _Body(httpx.AsyncByteStream):
+    """The bytes of an answer, with httpcore's exceptions as httpx's."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for data in self._stream:
+                yield data
+        except httpcore.NetworkError as error:
+            raise httpx.ReadError(str(error)) from error
+        except httpcore.TimeoutException as error:
+            raise httpx.ReadTimeout(str(error)) from error
+        except httpcore.RemoteProtocolError as error:
+            raise httpx.RemoteProtocolError(str(error)) from error
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+# Most specific first: the classes of httpx that stand for those of httpcore.
+_EXCEPTIONS: Final[tuple[tuple[type[Exception], type[httpx.RequestError]], ...]] = (
+    (httpcore.ConnectTimeout, httpx.ConnectTimeout),
+    (httpcore.ReadTimeout, httpx.ReadTimeout),
+    (httpcore.WriteTimeout, httpx.WriteTimeout),
+    (httpcore.PoolTimeout, httpx.PoolTimeout),
+    (httpcore.ConnectError, httpx.ConnectError),
+    (httpcore.ReadError, httpx.ReadError),
+    (httpcore.WriteError, httpx.WriteError),
+    (httpcore.ProxyError, httpx.ProxyError),
+    (httpcore.UnsupportedProtocol, httpx.UnsupportedProtocol),
+    (httpcore.LocalProtocolError, httpx.LocalProtocolError),
+    (httpcore.RemoteProtocolError, httpx.RemoteProtocolError),
+)
+
+
+class PoolTransport(httpx.AsyncBaseTransport):
+    """The transport of streamfold's own clients: `proxy` is a URL, `ssl_context` is shared."""
+
+    def __init__(self, *, ssl_context: ssl.SSLContext | None, proxy: str | None = None) -> None:
+        options: dict[str, Any] = {
+            "ssl_context": ssl_context,
+            "max_connections": MAX_CONNECTIONS,
+            "max_keepalive_connections": MAX_KEPT,
+            "keepalive_expiry": KEPT_SECONDS,
+            "network_backend": _Backend(),
+        }
+        self._pool = _proxied(proxy, options) if proxy else httpcore.AsyncConnectionPool(**options)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        sent = httpcore.Request(
+            method=request.method,
+            url=httpcore.URL(
+                scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+            ),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
+        try:
+            got = await self._pool.handle_async_request(sent)
+        except tuple(known for known, _ in _EXCEPTIONS) as error:
+            meant = next(theirs for known, theirs in _EXCEPTIONS if isinstance(error, known))
+            raise meant(str(error), request=request) from error
+        stream = got.extensions.get("network_stream")
+        if isinstance(stream, _Stream):
+            stream.clock = CLOCK.get()
+        return httpx.Response(
+            status_code=got.status,
+            headers=got.headers,
+            stream=_Body(got.stream),
+            extensions=got.extensions,
+        )
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+
+def _proxied(proxy: str, options: dict[str, Any]) -> httpcore.AsyncConnectionPool:
+    given = httpx.Proxy(proxy)
+    url = httpcore.URL(
+        scheme=given.url.raw_scheme, host=given.url.raw_host, port=given.url.port, target=b"/"
+    )
+    if given.url.scheme in ("socks5", "socks5h"):
+        return httpcore.AsyncSOCKSProxy(proxy_url=url, proxy_auth=given.raw_auth, **options)
+    return httpcore.AsyncHTTPProxy(
+        proxy_url=url, proxy_auth=given.raw_auth, proxy_headers=given.headers.raw, **options
+    )

@@ -1,0 +1,139 @@
+"""One background event loop for the sync API: `run` a coroutine, `iterate` an async iterator.
+
+The loop runs in a thread of its own and outlives each call, so connections are reused. It serves
+scripts, notebooks (where a loop is already running in the caller's thread) and many threads at
+once alike, and it is made anew after a fork. Nothing here knows about models.
+
+Items cross threads by the list: all that the async side has ready goes over in one hop, and the
+sync side hands it out item by item.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, suppress
+from typing import Any, Final, TypeVar
+
+import anyio
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+__all__ = ["iterate", "run"]
+
+T = TypeVar("T")
+
+# Lists that may wait for a slow consumer before the reader waits for it: back-pressure.
+_AHEAD: Final = 16
+# Seconds that leaving early waits for the stream to be closed on the other side.
+_CLOSE_WAIT: Final = 5.0
+
+_lock = threading.Lock()
+_portal: BlockingPortal | None = None
+_context: AbstractContextManager[BlockingPortal] | None = None
+
+
+def _get_portal() -> BlockingPortal:
+    global _portal, _context
+    with _lock:
+        if _portal is None:
+            _context = start_blocking_portal("asyncio", name="streamfold-portal")
+            _portal = _context.__enter__()
+        return _portal
+
+
+def _stop() -> None:
+    global _portal, _context
+    with _lock:
+        context, _portal, _context = _context, None, None
+    if context is not None:
+        with suppress(BaseException):
+            # Cancels what still runs: a program that ends does not wait for its streams.
+            context.__exit__(SystemExit, SystemExit(), None)
+
+
+def _forget() -> None:
+    """After a fork the thread is gone, and its sockets are the parent's."""
+    global _portal, _context, _lock
+    _portal = _context = None
+    _lock = threading.Lock()
+
+
+atexit.register(_stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def run(function: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Await ``function(*args)`` on the portal's loop and return its result here.
+
+    An exception in this thread while it waits (Ctrl-C) cancels the call before it is raised on.
+    """
+    future = _get_portal().start_task_soon(function, *args)
+    try:
+        return future.result()
+    except BaseException:
+        if not future.done():
+            future.cancel()
+            with suppress(BaseException):
+                future.exception(timeout=_CLOSE_WAIT)
+        raise
+
+
+class _End:
+    """The last thing in the queue: the stream is over, with or without an error."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def iterate(source: Callable[[], AsyncIterator[list[T]]]) -> Iterator[T]:
+    """Iterate in this thread over the items of an async iterator of lists.
+
+    `source` is called, and its iterator read and closed, on the portal's loop, in one task.
+    Leaving early (break, close, an exception, Ctrl-C) cancels that task and waits until the
+    stream is closed.
+    """
+    lists: queue.SimpleQueue[list[T] | _End] = queue.SimpleQueue()
+    room = threading.Semaphore(_AHEAD)
+    future = _get_portal().start_task_soon(_pump, source, lists, room)
+    try:
+        while True:
+            got = lists.get()
+            if isinstance(got, _End):
+                if got.error is not None:
+                    raise got.error
+                return
+            room.release()
+            yield from got
+    finally:
+        if not future.done():
+            future.cancel()
+            with suppress(BaseException):
+                future.exception(timeout=_CLOSE_WAIT)
+
+
+async def _pump(
+    source: Callable[[], AsyncIterator[list[Any]]],
+    lists: queue.SimpleQueue[Any],
+    room: threading.Semaphore,
+) -> None:
+    iterator = source()
+    error: BaseException | None = None
+    try:
+        async for items in iterator:
+            while not room.acquire(blocking=False):
+                await anyio.sleep(0.005)  # the consumer is far behind
+            lists.put(items)
+    except BaseException as raised:
+        error = raised
+        if not isinstance(raised, Exception):
+            raise
+    finally:
+        close = getattr(iterator, "aclose", None)
+        if close is not None:
+            with anyio.CancelScope(shield=True):
+                await close()
+        lists.put(_End(error))

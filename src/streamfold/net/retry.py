@@ -1,0 +1,91 @@
+"""When to try again, and how long to wait: pure functions, and the pause between attempts.
+
+The policy: connection failures, time-outs and cuts before the first chunk, 408, 409, 429, 5xx and
+overload errors inside a stream; the server's word on when (`retry-after-ms`, `retry-after`) or a
+random pause that doubles; never once a chunk was handed over.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from ..errors import StreamfoldError
+
+__all__ = ["MAX_SERVER_PAUSE", "backoff", "pause_before", "retry_after", "should_retry_header"]
+
+#: Seconds: what the server may ask for. Past it, the caller decides: the error is raised at once.
+MAX_SERVER_PAUSE: Final = 60.0
+_SHORTEST: Final = 0.05
+_LONGEST: Final = 8.0
+
+
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Seconds that the server asks to wait; None if it does not say, or not sensibly.
+
+    `retry-after-ms` (milliseconds) goes before `retry-after` (seconds, with or without fractions,
+    or an HTTP date). What is not a finite number greater than 0 is no answer.
+    """
+    millis = _positive(headers.get("retry-after-ms"))
+    if millis is not None:
+        return millis / 1000
+    text = headers.get("retry-after")
+    if not text:
+        return None
+    try:
+        float(text)
+    except ValueError:
+        return _seconds_until(text, now)
+    return _positive(text)
+
+
+def _positive(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None
+
+
+def _seconds_until(date: str, now: datetime | None) -> float | None:
+    try:
+        when = parsedate_to_datetime(date)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=timezone.utc)
+    seconds = (when - (now or datetime.now(timezone.utc))).total_seconds()
+    return seconds if seconds > 0 else None
+
+
+def should_retry_header(headers: Mapping[str, str]) -> bool | None:
+    """The server's own decision, `x-should-retry`; None if it leaves it to us."""
+    return {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
+
+
+def backoff(attempt: int, rng: random.Random | None = None) -> float:
+    """Seconds to wait after failed attempt number `attempt` (from 0): uniform between 0.05 and
+    ``min(8, 0.5 * 2 ** attempt)``."""
+    longest = min(_LONGEST, 0.5 * 2 ** min(attempt, 10))
+    return (rng or random).uniform(_SHORTEST, longest)
+
+
+def pause_before(
+    error: StreamfoldError, attempt: int, max_retries: int, total_left: float
+) -> float | None:
+    """Seconds to wait before the next attempt, or None if there shall be none.
+
+    `attempt` counts failures from 0, `total_left` is what remains of the call's deadline.
+    """
+    if attempt >= max_retries or not error.retryable:
+        return None
+    pause = error.retry_after
+    if pause is None:
+        pause = backoff(attempt)
+    elif pause > MAX_SERVER_PAUSE:
+        return None
+    return pause if pause < total_left else None

@@ -1,0 +1,422 @@
+"""One call of a model over the network: send, check, decode, and try again while nothing was shown.
+
+`stream_batches` is the engine under every method: it yields lists of chunks, one list for each
+network read that completed any. All exceptions of the HTTP stack are mapped here, once; whatever
+leaves is an error of the tree that carries what had arrived.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, suppress
+from typing import Any, Final
+
+import anyio
+import httpx
+import msgspec
+
+from ..chunks import AIMessageChunk, fold_events
+from ..errors import (
+    ConfigurationError,
+    ConnectError,
+    ProviderError,
+    RedirectRefusedError,
+    SizeLimitError,
+    StreamfoldError,
+    StreamInterruptedError,
+    StreamProtocolError,
+    TransportError,
+    provider_error,
+)
+from ..limits import Limits, Timeouts
+from ..secret import redact
+from ..wire.codec import Decoder, error_fields
+from ..wire.request import HTTPRequest
+from .auth import Key, auth_headers
+from .clients import Connections
+from .clock import CLOCK, Clock
+from .retry import pause_before, retry_after, should_retry_header
+
+__all__ = ["Call", "stream_batches"]
+
+log = logging.getLogger("streamfold")
+
+_PIECE: Final = 64 * 1024  # bytes that decompression makes at a time
+_CLOSE_SECONDS: Final = 2.0  # the longest that closing a connection may take
+
+
+class Call(msgspec.Struct, kw_only=True):
+    """Everything that one call needs. `decoder` makes the state for one attempt."""
+
+    request: HTTPRequest
+    base_url: str
+    decoder: Callable[[], Decoder]
+    connections: Connections
+    timeouts: Timeouts
+    limits: Limits
+    max_retries: int = 2
+    stream: bool = True
+    auth: str | None = None
+    key: Key | None = None
+    headers: dict[str, str] = {}
+    query: dict[str, str] = {}
+    provider: str = ""
+    model: str = ""
+
+
+async def stream_batches(call: Call) -> AsyncGenerator[list[AIMessageChunk], None]:
+    """The chunks of one call, a list per network read. Raises errors of the tree, with `.partial`.
+
+    Failures before the first chunk are retried as `retry.py` says.
+    """
+    clock = Clock(call.timeouts)
+    received: list[AIMessageChunk] = []
+    attempt = 0
+    while True:
+        try:
+            async with aclosing(_attempt(call, clock)) as batches:
+                async for batch in batches:
+                    received.extend(batch)
+                    yield batch
+            return
+        except StreamfoldError as error:
+            if received:
+                error.partial = partial_message(received, "error")
+                raise
+            pause = pause_before(error, attempt, call.max_retries, clock.total_left())
+            if pause is None:
+                raise
+            log.info(
+                "%s: attempt %d failed (%s); again in %.2f s",
+                call.provider,
+                attempt + 1,
+                type(error).__name__,
+                pause,
+            )
+            attempt += 1
+        await anyio.sleep(pause)
+
+
+def partial_message(chunks: list[AIMessageChunk], finish_reason: str) -> Any:
+    """What had arrived, as a message."""
+    events = [event for chunk in chunks for event in chunk.events]
+    return fold_events(events).to_message(finish_reason)
+
+
+async def _attempt(call: Call, clock: Clock) -> AsyncGenerator[list[AIMessageChunk], None]:
+    secrets: list[str] = []
+    decoder = call.decoder()
+    response: httpx.Response | None = None
+    source: AsyncIterator[bytes] | None = None
+    shown = False
+    try:
+        clock.send()
+        auth, secrets = await auth_headers(call.auth, call.key)
+        response = await _send(call, clock, auth)
+        source = aiter(response.stream)  # type: ignore[arg-type]
+        reads = _reads(call, clock, response, source)
+        if not 200 <= response.status_code < 204:
+            raise await _status_error(call, response, reads)
+        async with aclosing(_decoded(call, clock, response, reads, decoder)) as batches:
+            async for batch in batches:
+                shown = True
+                clock.content()
+                yield batch
+        if decoder.error is not None:
+            raise decoder.error
+    except StreamfoldError as error:
+        _finish_error(error, call, response, secrets)
+        raise error from None
+    except httpx.HTTPError as error:
+        if not decoder.finished:
+            mapped = _map(error, clock, answered=response is not None)
+            _finish_error(mapped, call, response, secrets)
+            # The foreign exception holds the request and its headers: it stays out of the chain.
+            raise mapped from None
+        if not shown:
+            raise
+    except httpx.InvalidURL as error:
+        raise ConfigurationError(f"base_url {call.base_url!r} is not a URL: {error}") from None
+    finally:
+        if response is not None:
+            with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
+                await response.aclose()
+                await _run_out(source)
+
+
+async def _run_out(source: AsyncIterator[bytes] | None) -> None:
+    """Let the generators of the HTTP stack come to their end: on a closed connection they do at
+    once. Dropped half way they would be finished by the garbage collector, with warnings."""
+    with suppress(Exception, StopAsyncIteration):
+        while source is not None:
+            await anext(source)
+
+
+# ---- sending -------------------------------------------------------------------------------------
+
+
+async def _send(call: Call, clock: Clock, auth: dict[str, str]) -> httpx.Response:
+    url = call.base_url.rstrip("/") + call.request.path
+    client = await call.connections.client(url)
+    request = client.build_request(
+        "POST",
+        url,
+        params=call.query or None,
+        content=call.request.body,
+        headers={
+            "content-type": "application/json",
+            "accept": "text/event-stream" if call.stream else "application/json",
+            "accept-encoding": "identity",
+            **call.request.headers,
+            **call.headers,
+            **auth,
+        },
+        timeout=_httpx_timeout(clock),
+    )
+    if call.connections.own_client is not None:
+        return await _limited(clock, client.send, request, stream=True, follow_redirects=False)
+    token = CLOCK.set(clock)
+    try:
+        return await client.send(request, stream=True)
+    finally:
+        CLOCK.reset(token)
+
+
+def _httpx_timeout(clock: Clock) -> httpx.Timeout:
+    """For a caller's own client; our own connections ask the clock."""
+    left = clock.left()
+    return httpx.Timeout(left, connect=clock.connect_left(), pool=None)
+
+
+async def _limited(clock: Clock, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Await ``function()`` within the clock's limit, where the connection does not watch it."""
+    try:
+        with anyio.fail_after(clock.left()):
+            return await function(*args, **kwargs)
+    except TimeoutError:
+        raise clock.error() from None
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+async def _decoded(
+    call: Call,
+    clock: Clock,
+    response: httpx.Response,
+    reads: AsyncGenerator[bytes, None],
+    decoder: Decoder,
+) -> AsyncGenerator[list[AIMessageChunk], None]:
+    """The chunks of a 200 answer. Ends when the answer does, or when `decoder.error` is set."""
+    async with aclosing(reads):
+        kind = response.headers.get("content-type", "").lower()
+        head, streamed = await _peek(reads, kind, decoder)
+        if not streamed:
+            body = await _rest(head, reads, call.limits)
+            if chunks := decoder.whole(body):
+                yield chunks
+            return
+        data: bytes | None = head
+        while data is not None:
+            if chunks := decoder.feed(data):
+                yield chunks
+            if decoder.error is not None:
+                return
+            if decoder.done:
+                await _drain(reads, clock)
+                return
+            if decoder.finished:
+                clock.finished()
+            data = await anext(reads, None)
+        if chunks := decoder.close():
+            yield chunks
+
+
+async def _peek(reads: AsyncIterator[bytes], kind: str, decoder: Decoder) -> tuple[bytes, bool]:
+    """The first bytes of the body, and whether it is a stream: by its type, else by its look."""
+    if any(name in kind for name in decoder.stream_types):
+        return b"", True
+    if "json" in kind:
+        return b"", False
+    head = b""
+    async for data in reads:
+        head += data
+        if head.strip():
+            break
+    start = head.lstrip().removeprefix(b"\xef\xbb\xbf")[:1]
+    if start == b"<" or "html" in kind:
+        raise StreamProtocolError(
+            f"the server answered with a web page, not with a model's answer: {_shown(head)}"
+        )
+    return head, start not in (b"{", b"[")
+
+
+async def _rest(head: bytes, reads: AsyncIterator[bytes], limits: Limits) -> bytes:
+    pieces, size = [head], len(head)
+    async for data in reads:
+        pieces.append(data)
+        size += len(data)
+        if size > limits.message_bytes:
+            raise SizeLimitError(
+                f"the answer is larger than Limits.message_bytes ({limits.message_bytes} bytes)"
+            )
+    return b"".join(pieces)
+
+
+async def _drain(reads: AsyncIterator[bytes], clock: Clock) -> None:
+    """Read to the end of the body, if it is due, so that the connection can be used again."""
+    clock.draining()
+    try:
+        async for _ in reads:
+            pass
+    except (httpx.HTTPError, StreamfoldError):
+        pass  # the answer is complete; the connection will be closed instead
+
+
+async def _reads(
+    call: Call, clock: Clock, response: httpx.Response, source: AsyncIterator[bytes]
+) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives, unpacked if the server packed it unasked."""
+    encoding = response.headers.get("content-encoding", "").strip().lower()
+    if call.connections.own_client is not None:
+        source = _watched(source, clock)
+    if encoding in ("", "identity"):
+        async for data in source:
+            yield data
+        return
+    if encoding not in _WINDOWS:
+        raise StreamProtocolError(
+            f"the answer has content-encoding {encoding!r}, which was not asked for"
+        )
+    inflater = zlib.decompressobj(_WINDOWS[encoding])
+    async for data in source:
+        try:
+            while data:
+                yield inflater.decompress(data, _PIECE)
+                data = inflater.unconsumed_tail
+        except zlib.error as error:
+            raise StreamProtocolError(f"the answer is not valid {encoding}: {error}") from None
+
+
+_WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+
+
+async def _watched(source: AsyncIterator[bytes], clock: Clock) -> AsyncGenerator[bytes, None]:
+    """`source`, each read within the clock's limit: for clients that do not ask the clock."""
+    while True:
+        data = await _limited(clock, anext, source, None)
+        if data is None:
+            return
+        yield data
+
+
+# ---- errors --------------------------------------------------------------------------------------
+
+
+async def _status_error(
+    call: Call, response: httpx.Response, reads: AsyncIterator[bytes]
+) -> StreamfoldError:
+    """The error for a status that brings no answer."""
+    status = response.status_code
+    if 300 <= status < 400:
+        host = httpx.URL(response.headers.get("location", "")).host or "the same host"
+        return RedirectRefusedError(
+            f"the server answered {status} with a redirect to {host}: it is not followed, "
+            "because key and prompt would go along; set base_url to where the API is"
+        )
+    if status < 300:
+        return StreamProtocolError(f"the server answered {status} without a message", retryable=True)
+    body = await _error_body(call, reads)
+    message, type, code, body_id = _vendor_error(body)
+    error = provider_error(
+        message or response.reason_phrase or "no message",
+        status=status,
+        type=type,
+        code=code,
+        body=body.decode("utf-8", "replace"),
+        request_id=body_id,
+    )
+    decision = should_retry_header(response.headers)
+    if decision is not None:
+        error.retryable = decision
+    error.retry_after = retry_after(response.headers)
+    return error
+
+
+async def _error_body(call: Call, reads: AsyncIterator[bytes]) -> bytes:
+    """The body of an error, up to the limit; what has come counts even if it breaks off."""
+    body = b""
+    try:
+        async for data in reads:
+            body += data
+            if len(body) >= call.limits.error_body_bytes:
+                break
+    except (httpx.HTTPError, StreamfoldError):
+        pass
+    return body[: call.limits.error_body_bytes]
+
+
+def _vendor_error(body: bytes) -> tuple[str, str | None, str | None, str | None]:
+    """Message, type, code and request id from an error body of any shape."""
+    text = body.decode("utf-8", "replace").strip()
+    try:
+        payload = json.loads(text)
+    except (ValueError, RecursionError):
+        return text, None, None, None
+    if isinstance(payload, list) and payload:
+        payload = payload[0]  # Gemini wraps it in an array
+    if not isinstance(payload, dict):
+        return text, None, None, None
+    message, type, code = error_fields(payload.get("error") or payload)
+    found = payload.get("request_id")
+    return message, type, code, found if isinstance(found, str) else None
+
+
+_REQUEST_IDS: Final = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
+
+
+def _finish_error(
+    error: StreamfoldError, call: Call, response: httpx.Response | None, secrets: list[str]
+) -> None:
+    """Whose error it is, and no key in any of its texts."""
+    error.args = tuple(redact(a, secrets) if isinstance(a, str) else a for a in error.args)
+    if isinstance(error, ProviderError):
+        error.provider = error.provider or call.provider
+        error.model = error.model or call.model
+        for field in ("body", "type", "code", "request_id"):
+            value = getattr(error, field)
+            if isinstance(value, str):
+                setattr(error, field, redact(value, secrets))
+        if error.request_id is None and response is not None:
+            found = (response.headers.get(name) for name in _REQUEST_IDS)
+            error.request_id = next((redact(id, secrets) for id in found if id), None)
+    if isinstance(error, StreamInterruptedError):
+        error.retryable = True
+
+
+def _map(error: httpx.HTTPError, clock: Clock, *, answered: bool) -> StreamfoldError:
+    """An exception of the HTTP stack as an error of the tree."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
+        return clock.error(connecting=True)
+    if isinstance(error, httpx.TimeoutException):
+        return clock.error()
+    if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+        # Its text quotes the header or URL at fault, which may be a key.
+        return ConfigurationError("the request cannot be sent: a URL or header of it is not valid")
+    if isinstance(error, httpx.DecodingError):
+        return StreamProtocolError(f"the answer cannot be decompressed ({text})")
+    if isinstance(error, httpx.ConnectError | httpx.ProxyError):
+        return ConnectError(f"no connection ({text})", retryable=True)
+    if answered:
+        return StreamInterruptedError(f"the connection broke in the middle of the answer ({text})")
+    if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError):
+        return ConnectError(f"the connection broke before an answer came ({text})", retryable=True)
+    return TransportError(text, retryable=True)
+
+
+def _shown(data: bytes) -> str:
+    return repr(data[:80].decode("utf-8", "replace"))

@@ -1,0 +1,1 @@
+"""Pure protocol: requests to bytes, bytes to chunks. Nothing here awaits or opens anything."""

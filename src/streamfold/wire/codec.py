@@ -1,0 +1,486 @@
+"""What every dialect shares: the `Dialect` protocol, and `Decoder`, the state of one answer.
+
+A dialect is a module of `wire/` with `encode` (a `ChatRequest` to an `HTTPRequest`) and a subclass
+of `Decoder`, which says how its payloads become chunk events. The decoder numbers content blocks
+in the order in which they open, sorts the pieces of tool calls, joins the halves of surrogate
+pairs, watches the limits, and knows whether the answer came to its end. All of it is pure: bytes
+are fed, chunks come out, and a failure is a value in `error`, after which nothing more comes.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any, ClassVar, Final, Protocol
+
+import msgspec
+
+from ..chunks import AIMessageChunk, TextChunk, fold_events
+from ..deltas import (
+    Annotation,
+    BlockEnd,
+    BlockStart,
+    ChunkEvent,
+    DataDelta,
+    MessageEnd,
+    MessageStart,
+    ProviderData,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    UsageReport,
+)
+from ..errors import (
+    ProviderError,
+    SizeLimitError,
+    StreamfoldError,
+    StreamInterruptedError,
+    StreamProtocolError,
+    provider_error,
+)
+from ..limits import DEFAULT_LIMITS, Limits
+from ..partial_json import nesting
+from ..tool_calls import Call, CallBook
+from ..usage import UsageMetadata
+from .request import ChatRequest, HTTPRequest
+from .sse import Frame, SSEFramer
+
+__all__ = ["Decoder", "Dialect", "Framer", "args_text", "error_fields", "text_or_none"]
+
+
+class Framer(Protocol):
+    """Bytes to frames: `SSEFramer` and its like."""
+
+    error: StreamfoldError | None
+
+    def feed(self, data: bytes) -> list[Frame]: ...
+    def close(self) -> list[Frame]: ...
+
+
+class Dialect(Protocol):
+    """A module of `wire/`: how one API is spoken."""
+
+    NAME: str
+    Decoder: type[Decoder]
+
+    def encode(self, request: ChatRequest) -> HTTPRequest: ...
+
+
+_loads = msgspec.json.Decoder().decode
+_HIGH: Final = ("\ud800", "\udbff")
+
+
+class Decoder:
+    """One answer, from its bytes to its chunks.
+
+    `feed` the bytes of a stream as they come and `close` at their end, or give a body that is not
+    a stream to `whole`. Each returns the chunks that became complete. Then look at `error`
+    (something broke: stop), `done` (the end marker came: stop reading) and `finished` (the finish
+    reason came: only trailing figures may follow).
+    """
+
+    #: How this dialect frames a stream.
+    framer_type: ClassVar[type[Any]] = SSEFramer
+    #: Parts of content types that announce a stream of this dialect.
+    stream_types: ClassVar[tuple[str, ...]] = ("event-stream",)
+    #: What `model_provider` says unless the vendor's row says otherwise.
+    provider: ClassVar[str] = ""
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, *, provider: str | None = None) -> None:
+        self.limits = limits
+        self.model_provider = provider or self.provider
+        self.error: StreamfoldError | None = None
+        self.done = False
+        self.finished = False
+        self._framer: Framer = self.framer_type(limits.event_bytes)
+        self._received = 0
+        self._pending: list[ChunkEvent] = []  # events that wait for content to travel with
+        self._events: list[ChunkEvent] = []  # events of the frame at hand
+        self._visible = False  # whether the frame at hand carries something for the message
+        self._started = False
+        self._closed = False
+        self._id: str | None = None
+        self._seed = uuid.uuid4().hex  # for the ids of calls, where the answer has no id either
+        self._blocks = 0
+        self._open: dict[tuple[str, Any], int] = {}
+        self._current: tuple[str, Any] | None = None
+        self._books = {"tool_call": CallBook(), "server_tool_call": CallBook()}
+        self._arg_sizes: dict[int, int] = {}
+        self._half: dict[tuple[str, int], str] = {}
+
+    # ---- what the network side calls -------------------------------------------------------------
+
+    def feed(self, data: bytes) -> list[AIMessageChunk]:
+        """The chunks that `data` completes."""
+        if self.error is not None or self.done:
+            return []
+        self._received += len(data)
+        if self._received > self.limits.message_bytes:
+            self.error = SizeLimitError(
+                f"the answer is larger than Limits.message_bytes ({self.limits.message_bytes} bytes)"
+            )
+            return []
+        chunks = self.frames(self._framer.feed(data))
+        if self.error is None and not self.done:
+            self.error = self._framer.error
+        return chunks
+
+    def close(self) -> list[AIMessageChunk]:
+        """The bytes have ended: the last chunks, and the verdict on whether the answer is whole."""
+        if self.error is not None or self._closed:
+            return []
+        self._closed = True
+        chunks = self.frames(self._framer.close())
+        if self.error is None:
+            self.error = self._framer.error
+        if self.error is None and not (self.done or self.finished):
+            self.error = StreamInterruptedError(
+                "the stream ended with neither a finish reason nor an end marker: "
+                "the answer is cut off"
+            )
+        if self.error is None:
+            self._finish_up()
+            chunks.extend(self._flush())
+        return chunks
+
+    def whole(self, body: bytes) -> list[AIMessageChunk]:
+        """The chunks of an answer that came in one JSON body."""
+        if len(body) > self.limits.message_bytes:
+            self.error = SizeLimitError(
+                f"the answer is larger than Limits.message_bytes ({self.limits.message_bytes} bytes)"
+            )
+            return []
+        payload = self._payload(body)
+        if self.error is not None:
+            return []
+        if not isinstance(payload, dict):
+            self.error = StreamProtocolError(f"the answer is not a JSON object: {_excerpt(body)}")
+            return []
+        self._whole(payload)
+        if self.error is None:
+            self._finish_up()
+        chunks = self._flush()
+        if self.error is None and not chunks:
+            self.error = StreamProtocolError(f"the answer has no message: {_excerpt(body)}")
+        return chunks
+
+    # ---- what a dialect writes -------------------------------------------------------------------
+
+    def frames(self, frames: list[Frame]) -> list[AIMessageChunk]:
+        """All frames of one read. A dialect may override it with a faster way to the same chunks."""
+        chunks: list[AIMessageChunk] = []
+        for frame in frames:
+            self._frame(frame, chunks)
+            if self.error is not None or self.done:
+                break
+        return chunks
+
+    def _frame(self, frame: Frame, chunks: list[AIMessageChunk]) -> None:
+        """One frame by the complete way: parse it to plain data and let the dialect look at it."""
+        payload = self._payload(frame.data)
+        if self.error is None:
+            self._event(frame.event, payload)
+        self._emit(chunks)
+
+    def _event(self, event: str | None, payload: Any) -> None:
+        """Take one parsed event of a stream."""
+        raise NotImplementedError
+
+    def _whole(self, payload: dict[str, Any]) -> None:
+        """Take the parsed body of an answer that was not streamed."""
+        raise NotImplementedError
+
+    def _finish_up(self) -> None:
+        """The answer is at its end: events that had to wait until then."""
+
+    # ---- the words a dialect uses ----------------------------------------------------------------
+
+    def start(self, id: str | None, model: str | None) -> None:
+        """The answer's id and model. The first of each counts."""
+        if self._started and not (id and not self._id):
+            return
+        self._pending.append(
+            MessageStart(id=id or None, model=model or None, provider=self.model_provider or None)
+        )
+        self._id = self._id or id
+        self._started = True
+
+    def text(self, text: str, key: Any = None) -> None:
+        """A piece of text of the block `key`."""
+        number = self._number("text", key)
+        text = self._whole_pairs(text, "text", number)
+        if text:
+            self._add(TextDelta(text, number))
+
+    def reasoning(self, text: str, key: Any = None) -> None:
+        """A piece of reasoning of the block `key`."""
+        number = self._number("reasoning", key)
+        text = self._whole_pairs(text, "reasoning", number)
+        if text:
+            self._add(ReasoningDelta(text, number))
+
+    def annotate(self, annotation: dict[str, Any], key: Any = None) -> None:
+        """A citation on the text block `key`."""
+        self._add(Annotation(annotation, self._number("text", key)))
+
+    def block(
+        self, kind: str, data: dict[str, Any], *, key: Any = None, id: str | None = None
+    ) -> int:
+        """A block that comes whole, or that begins with data. Its number."""
+        number = self._number(kind, key if key is not None else ("whole", self._blocks), quiet=True)
+        self._add(BlockStart(kind, number, id=id, data=data))
+        return number
+
+    def tool_call(
+        self,
+        *,
+        index: Any = None,
+        id: str | None = None,
+        name: str | None = None,
+        args: str = "",
+        kind: str = "tool_call",
+        extras: dict[str, Any] | None = None,
+    ) -> None:
+        """A piece of a tool call, as the wire has it; the book decides which call it belongs to."""
+        book = self._books[kind]
+        call = book.find(id, index, name)
+        if call is None:
+            call = self._open_call(book, kind, id, index, name, extras)
+        else:
+            if extras:
+                self._add(ProviderData(extras, call.number, kind))
+            call.take(id, index, name, args)
+            book.note(call)
+        if args:
+            args = self._whole_pairs(args, kind, call.number)
+            self._count_args(call, args)
+            self._add(ToolCallDelta(args, call.number, kind=kind))  # type: ignore[arg-type]
+
+    def data(self, piece: str, kind: str, key: Any) -> None:
+        """A piece of base64 data of the media block `key`."""
+        self._add(DataDelta(piece, self._number(kind, key, quiet=True), kind))
+
+    def block_data(self, kind: str, data: dict[str, Any], key: Any = None) -> None:
+        """What only this provider says about the block `key`: it joins the block's extras."""
+        self._add(ProviderData(data, self._number(kind, key, quiet=True), kind))
+
+    def metadata(self, data: dict[str, Any], *, visible: bool = True) -> None:
+        """Fields of `response_metadata`. Not `visible`: they wait for the next content."""
+        event = ProviderData(data)
+        if visible:
+            self._add(event)
+        else:
+            self._pending.append(event)
+
+    def usage(self, usage: UsageMetadata, *, visible: bool = True) -> None:
+        """Running totals so far."""
+        event = UsageReport(usage)
+        if visible:
+            self._add(event)
+        else:
+            self._pending.append(event)
+
+    def end_block(self, kind: str, key: Any) -> None:
+        """The block is complete. What would be a second end says nothing."""
+        number = self._open.pop((kind, key), None)
+        if number is not None:
+            self._drop_half(kind, number)
+            self._pending.append(BlockEnd(kind, number))
+        if self._current == (kind, key):
+            self._current = None
+
+    def finish(self, reason: str | None, metadata: dict[str, Any] | None = None) -> None:
+        """The answer is complete. Open blocks end first."""
+        for kind, key in list(self._open):
+            self.end_block(kind, key)
+        self._events.extend(self._pending)
+        self._pending.clear()
+        if metadata:
+            self._add(ProviderData(metadata))
+        self._add(MessageEnd(reason))
+        for book in self._books.values():
+            book.end_message()
+        self.finished = True
+
+    def fail(self, error: StreamfoldError) -> None:
+        """The answer broke. What the frame had added before still counts."""
+        if self.error is None:
+            self.error = error
+
+    # ---- inside ----------------------------------------------------------------------------------
+
+    def _add(self, event: ChunkEvent) -> None:
+        if self._pending:
+            self._events.extend(self._pending)
+            self._pending.clear()
+        self._events.append(event)
+        self._visible = True
+
+    def _emit(self, chunks: list[AIMessageChunk]) -> None:
+        """One chunk of the events of the frame, if it carries something for the message."""
+        events = self._events
+        if not events:
+            return
+        self._events = []
+        if not self._visible:
+            self._pending.extend(events)
+            return
+        self._visible = False
+        first = events[0]
+        if len(events) == 1 and first.__class__ is TextDelta:
+            chunks.append(TextChunk(text=first.text, index=first.index))  # type: ignore[union-attr]
+        else:
+            chunks.append(fold_events(events))
+
+    def _flush(self) -> list[AIMessageChunk]:
+        self._events.extend(self._pending)
+        self._pending.clear()
+        events, self._events = self._events, []
+        self._visible = False
+        return [fold_events(events)] if events else []
+
+    def _number(self, kind: str, key: Any, *, quiet: bool = False) -> int:
+        """The number of the block (kind, key); it opens if it is new."""
+        place = (kind, key)
+        number = self._open.get(place)
+        if number is None:
+            number = self._open[place] = self._blocks
+            self._blocks += 1
+            if not quiet:
+                self._pending.append(BlockStart(kind, number))
+        self._current = place
+        return number
+
+    def _open_call(
+        self,
+        book: CallBook,
+        kind: str,
+        id: str | None,
+        index: Any,
+        name: str | None,
+        extras: dict[str, Any] | None,
+    ) -> Call:
+        call = book.open(self._blocks)
+        self._blocks += 1
+        call.take(id, index, name, "")
+        book.note(call)
+        self._open[kind, ("call", call.number)] = call.number
+        data = {"extras": extras} if extras else {}
+        made = id or self._made_up_id(kind, call.number)
+        self._add(BlockStart(kind, call.number, id=made, name=name or None, data=data))
+        return call
+
+    def _made_up_id(self, kind: str, number: int) -> str:
+        """An id for a call that came without one: unique, and the same however the bytes were cut."""
+        seed = self._id or self._seed
+        prefix = "call" if kind == "tool_call" else "srv"
+        return f"{prefix}_{uuid.uuid5(uuid.NAMESPACE_OID, f'{seed}/{number}').hex[:24]}"
+
+    def _count_args(self, call: Call, args: str) -> None:
+        size = self._arg_sizes.get(call.number, 0) + len(args)
+        self._arg_sizes[call.number] = size
+        if size > self.limits.tool_args_bytes:
+            self.fail(
+                SizeLimitError(
+                    "the arguments of a tool call are larger than Limits.tool_args_bytes "
+                    f"({self.limits.tool_args_bytes} bytes)"
+                )
+            )
+
+    def _whole_pairs(self, text: str, kind: str, number: int) -> str:
+        """`text` with surrogate halves joined; a first half at its end waits for the second."""
+        if not self._half and text.isascii():
+            return text
+        text = self._half.pop((kind, number), "") + text
+        if text and _HIGH[0] <= text[-1] <= _HIGH[1]:
+            self._half[kind, number] = text[-1]
+            text = text[:-1]
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return text
+
+    def _drop_half(self, kind: str, number: int) -> None:
+        """A first half whose second never came is shown as what it is: unreadable."""
+        if self._half.pop((kind, number), None) is not None:
+            event = {"text": TextDelta, "reasoning": ReasoningDelta}.get(kind)
+            if event is not None:
+                self._pending.append(event("\ufffd", number))
+
+    def _payload(self, data: bytes) -> Any:
+        """Parsed JSON, or None with `error` set."""
+        depth = self.limits.json_depth
+        try:
+            if data.count(b"{") + data.count(b"[") > depth:
+                text = data.decode("utf-8")
+                if nesting(text, depth) > depth:
+                    self.fail(SizeLimitError(f"JSON nested deeper than Limits.json_depth ({depth})"))
+                    return None
+            return _loads(data)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            return self._unusual(data, error)
+
+    def _unusual(self, data: bytes, error: Exception) -> Any:
+        """JSON that msgspec rejects: half surrogates, NaN, raw control characters."""
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as bad:
+            self.fail(StreamProtocolError(f"the answer is not UTF-8: {bad}"))
+            return None
+        try:
+            return json.loads(text, strict=False)
+        except (ValueError, RecursionError):
+            self.fail(StreamProtocolError(f"the answer is not JSON ({error}): {_excerpt(data)}"))
+            return None
+
+    def provider_failure(self, error: Any, status: int = 200, **fields: Any) -> ProviderError:
+        """The error that the payload of an in-band error stands for."""
+        message, type, code = error_fields(error)
+        return provider_error(
+            message,
+            status=status,
+            type=type,
+            code=code,
+            provider=self.model_provider or None,
+            **fields,
+        )
+
+
+def error_fields(error: Any) -> tuple[str, str | None, str | None]:
+    """Message, type and code of what vendors put under `error`: an object, a string, anything."""
+    if isinstance(error, dict):
+        message = error.get("message") or error.get("detail") or error.get("error")
+        if isinstance(message, dict):
+            return error_fields(message)
+        text = message if isinstance(message, str) and message else _dumps(error)
+        return text, _word(error.get("type")), _word(error.get("code"))
+    return (error if isinstance(error, str) else _dumps(error)), None, None
+
+
+def _word(value: Any) -> str | None:
+    return str(value) if isinstance(value, str | int) and value != "" else None
+
+
+def _dumps(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return repr(value)
+
+
+def _excerpt(data: bytes) -> str:
+    text = data[:120].decode("utf-8", "replace")
+    return repr(text + ("…" if len(data) > 120 else ""))
+
+
+def text_or_none(value: Any) -> str | None:
+    """`value` if it is a str with something in it."""
+    return value if isinstance(value, str) and value else None
+
+
+def args_text(args: Any) -> str:
+    """Tool arguments as JSON text: a few vendors send an object where a string is due."""
+    if args is None:
+        return ""
+    return args if isinstance(args, str) else msgspec.json.encode(args).decode()

@@ -1,0 +1,374 @@
+"""What all encoders share: JSON bytes, tools and tool choices in any of their shapes, and the
+reckoning of what cannot be sent."""
+
+from __future__ import annotations
+
+import base64
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, NoReturn
+
+import msgspec
+
+from ..coercion import nearest, shown
+from ..content import KNOWN_BLOCK_TYPES, Block, data_or_url
+from ..errors import ConfigurationError
+from ..messages import BaseMessage, ToolMessage
+from .request import ChatRequest
+
+__all__ = [
+    "Dropped",
+    "FunctionTool",
+    "ToolChoice",
+    "Turn",
+    "decoded_text",
+    "function_tool",
+    "json_bytes",
+    "json_text",
+    "media",
+    "media_type",
+    "merged",
+    "native_value",
+    "other_fields",
+    "read_choice",
+    "turns",
+    "unknown_part",
+    "unpacked",
+]
+
+# ---- JSON ----------------------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    """Subclasses of str, int and float (template strings, numbers of other libraries) as those."""
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind.__str__(value) if kind is str else kind(value)
+    raise TypeError(f"{type(value).__name__} ({shown(value)}) is not JSON data")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+
+
+def json_bytes(value: Any) -> bytes:
+    """Compact JSON. Raises ConfigurationError for what is not JSON data."""
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        place, text = _half_pair(value, "") or ("the request", "")
+        raise ConfigurationError(
+            f"{place} has half a surrogate pair in {ascii(text)[:60]}: expected valid Unicode"
+        ) from None
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ConfigurationError(f"the request cannot be written as JSON: {error}") from None
+
+
+def json_text(value: Any) -> str:
+    """The same as a str, as the arguments of tool calls are sent."""
+    return json_bytes(value).decode()
+
+
+def _half_pair(value: Any, place: str) -> tuple[str, str] | None:
+    """Where the first string is that UTF-8 cannot hold, and the piece of it around the half."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            return place.lstrip("."), value[max(0, error.start - 20) : error.end + 20]
+        return None
+    if isinstance(value, Mapping):
+        steps: Iterable[tuple[str, Any]] = ((f"{place}.{key}", each) for key, each in value.items())
+    elif isinstance(value, Sequence):
+        steps = ((f"{place}[{number}]", each) for number, each in enumerate(value))
+    else:
+        return None
+    return next((found for where, each in steps if (found := _half_pair(each, where))), None)
+
+
+def merged(body: dict[str, Any], extra: Mapping[str, Any], deep: Iterable[str]) -> dict[str, Any]:
+    """`body` with the fields of `extra`, which win; the objects named in `deep` are merged."""
+    result = {**body, **extra}
+    for key in deep:
+        ours, theirs = body.get(key), extra.get(key)
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            result[key] = {**ours, **theirs}
+    return result
+
+
+# ---- what can be sent ----------------------------------------------------------------------------
+
+
+class Dropped:
+    """What a request cannot carry. `warn` says it once, when all of the request is known."""
+
+    def __init__(self, dialect: str) -> None:
+        self.dialect = dialect
+        self._what: dict[str, None] = {}
+
+    def note(self, what: str) -> None:
+        self._what[what] = None
+
+    def warn(self) -> None:
+        if self._what:
+            warnings.warn(
+                f"left out, for {self.dialect} takes no such thing: {', '.join(self._what)}",
+                stacklevel=3,
+            )
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """The message at hand, for the functions that encode its blocks.
+
+    `own` is False for an answer of another provider. `answered` holds the ids of the calls that
+    have results: the APIs reject an unreadable call that nothing answers.
+    """
+
+    message: BaseMessage
+    own: bool
+    answered: frozenset[str]
+    dropped: Dropped
+
+
+def turns(request: ChatRequest, dropped: Dropped) -> list[Turn]:
+    """The messages of a request, each as a `Turn`."""
+    answered = _answered_calls(request.messages)
+    return [Turn(m, _is_own(m, request), answered, dropped) for m in request.messages]
+
+
+def _is_own(message: BaseMessage, request: ChatRequest) -> bool:
+    maker = message.response_metadata.get("model_provider")
+    return request.provider is None or maker is None or maker == request.provider
+
+
+def _answered_calls(messages: Iterable[BaseMessage]) -> frozenset[str]:
+    """The ids of the calls that a tool message, or a native tool result, answers."""
+    found: set[str] = set()
+    for message in messages:
+        if isinstance(message, ToolMessage):
+            found.add(message.tool_call_id)
+        elif isinstance(message.content, list):
+            ids = (block.get("tool_use_id") for block in message.content)
+            found.update(id for id in ids if isinstance(id, str))
+    return frozenset(found)
+
+
+_BLOCK_FIELDS: Final = frozenset({"type", "id", "index", "extras"})
+
+
+def other_fields(block: Block, turn: Turn, *read: str) -> Block:
+    """The fields of a block that only the vendor knows: its `extras`, and keys beside the standard
+    ones. Those of another provider's answer stay behind."""
+    if not turn.own:
+        return {}
+    beside = {k: v for k, v in block.items() if k not in _BLOCK_FIELDS and k not in read}
+    return {**beside, **(block.get("extras") or {})}
+
+
+def unknown_part(part: Block, dialect: str, native: Iterable[str]) -> NoReturn:
+    """Raise the error for a content part that is neither a standard block nor the vendor's own."""
+    kind = part.get("type")
+    what = "has no type" if kind is None else f"has the unknown type {kind!r}"
+    raise ConfigurationError(
+        f"the content part {shown(part)} {what}: expected a standard content block or a part of "
+        f"{dialect}{nearest(kind, [*KNOWN_BLOCK_TYPES, *native])}; "
+        '{"type": "non_standard", "value": {...}} passes anything on as it is'
+    )
+
+
+def native_value(block: Block, turn: Turn) -> Block | None:
+    """What a `non_standard` block holds; None, noted, if it belongs to another provider."""
+    value = block.get("value")
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"the block {shown(block)} has no value: expected a dict in it")
+    if turn.own:
+        return dict(value)
+    turn.dropped.note(f"{value.get('type')} block of another provider")
+    return None
+
+
+# ---- media ---------------------------------------------------------------------------------------
+
+
+def media(block: Block, dialect: str, *takes: str) -> tuple[str, str]:
+    """Which of `takes` (url, base64, ...) a media block has, and its value.
+
+    Raises ConfigurationError if it has none of them.
+    """
+    for kind in takes:
+        if block.get(kind):
+            return kind, str(block[kind])
+    raise ConfigurationError(
+        f"the {block.get('type')} block {shown(block)} cannot be sent: {dialect} expects "
+        f"{' or '.join(takes)} in it"
+    )
+
+
+def media_type(block: Block) -> str:
+    """The mime type of a block's base64 data. Raises ConfigurationError if it has none."""
+    mime_type = block.get("mime_type")
+    if not isinstance(mime_type, str) or "/" not in mime_type:
+        raise ConfigurationError(
+            f"the {block.get('type')} block has base64 data and the mime_type {mime_type!r}: "
+            "expected one such as 'image/png', 'audio/wav' or 'application/pdf'"
+        )
+    return mime_type
+
+
+def unpacked(block: Block) -> Block:
+    """A block whose url is a data URL, as one with base64 data; any other as it is."""
+    data = data_or_url(str(block.get("url") or ""))
+    return {**block, **data, "url": None} if "base64" in data else block
+
+
+def decoded_text(block: Block) -> str:
+    """The text in a block's base64 data. Raises ConfigurationError if it is not UTF-8."""
+    try:
+        return base64.b64decode(block["base64"], validate=True).decode()
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"the {block.get('type')} block has base64 data that is not UTF-8 text: {error}"
+        ) from None
+
+
+# ---- tools ---------------------------------------------------------------------------------------
+
+
+class FunctionTool(msgspec.Struct, frozen=True):
+    """A tool of the caller's, whatever shape it was given in. `rest`: fields beside these."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    rest: dict[str, Any] = {}
+
+
+def function_tool(tool: Mapping[str, Any]) -> FunctionTool | None:
+    """Reads OpenAI's function tools (nested or flat), Anthropic's tools, bare
+    ``{"name", "description", "parameters" or "input_schema"}`` and JSON schemas with a title.
+
+    None for anything else: a native tool, sent as it is. Raises ConfigurationError if it has no
+    name.
+    """
+    function = tool.get("function")
+    if isinstance(function, Mapping):
+        beside = {k: v for k, v in tool.items() if k not in ("type", "function")}
+        return _flat_tool(function, beside, tool)
+    kind = tool.get("type")
+    if kind == "function" or (kind in (None, "custom") and "input_schema" in tool):
+        return _flat_tool(tool, {}, tool)
+    if kind is None and "name" in tool:
+        return _flat_tool(tool, {}, tool)
+    if kind == "object" or (kind is None and "properties" in tool):
+        return _schema_tool(tool)
+    return None
+
+
+def _flat_tool(fields: Mapping[str, Any], beside: dict[str, Any], tool: Any) -> FunctionTool:
+    read = ("type", "name", "description", "parameters", "input_schema", "strict")
+    name = fields.get("name")
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"the tool {shown(tool)} has the name {name!r}: expected a str")
+    return FunctionTool(
+        name,
+        fields.get("description"),
+        fields.get("parameters", fields.get("input_schema")),
+        fields.get("strict"),
+        {**beside, **{k: v for k, v in fields.items() if k not in read}},
+    )
+
+
+def _schema_tool(schema: Mapping[str, Any]) -> FunctionTool:
+    if not isinstance(schema.get("title"), str):
+        raise ConfigurationError(
+            f"the tool {shown(schema)} is a JSON schema without a title: expected one, for it "
+            "becomes the tool's name"
+        )
+    rest = {k: v for k, v in schema.items() if k not in ("title", "description")}
+    return FunctionTool(schema["title"], schema.get("description"), rest)
+
+
+def _tool_name(tool: Mapping[str, Any]) -> str | None:
+    function = function_tool(tool)
+    if function is not None:
+        return function.name
+    custom = tool.get("custom")
+    inner = custom if isinstance(custom, Mapping) else tool
+    name = inner.get("name") or tool.get("type")
+    return name if isinstance(name, str) else None
+
+
+class ToolChoice(msgspec.Struct, frozen=True):
+    """How the model is to use its tools. `name` and the `tool` as it was bound are there for a
+    `named` choice; `native` has what came with it in a dict, or all of a dict in no known form."""
+
+    kind: Literal["auto", "none", "required", "named", "native"]
+    name: str | None = None
+    tool: dict[str, Any] | None = None
+    native: dict[str, Any] = {}
+
+
+_WORDS: Final[dict[str, Literal["auto", "none", "required"]]] = {
+    "auto": "auto",
+    "none": "none",
+    "any": "required",
+    "required": "required",
+}
+
+
+def read_choice(request: ChatRequest) -> ToolChoice | None:
+    """`tool_choice` as one value; None if nothing is to be said.
+
+    Takes "auto", "none", "any" or "required", True (the same), a tool's name, or a dict of
+    OpenAI's or Anthropic's. Raises ConfigurationError for a name that is not bound, and for a
+    choice that demands a call where there are no tools.
+    """
+    if request.tool_choice is None or request.tool_choice is False:
+        return None
+    choice = _as_choice(request.tool_choice)
+    tools = [*(request.tools or ()), *(request.extra.get("tools") or ())]
+    if choice.kind == "native":
+        return choice
+    if not tools:
+        if choice.kind in ("auto", "none"):
+            return None  # without tools both say what is so anyway
+        raise ConfigurationError(
+            f"tool_choice is {shown(request.tool_choice)}, but no tools are bound"
+        )
+    return _bound(choice, tools) if choice.kind == "named" else choice
+
+
+def _as_choice(choice: Any) -> ToolChoice:
+    if choice is True:
+        return ToolChoice("required")
+    if isinstance(choice, str):
+        word = _WORDS.get(choice)
+        return ToolChoice(word) if word else ToolChoice("named", choice)
+    if isinstance(choice, Mapping):
+        return _choice_from_dict(dict(choice))
+    raise ConfigurationError(
+        f"tool_choice is {shown(choice)}: expected 'auto', 'none', 'any', 'required', the name of "
+        "a tool, or a dict"
+    )
+
+
+def _choice_from_dict(choice: dict[str, Any]) -> ToolChoice:
+    rest = {k: v for k, v in choice.items() if k not in ("type", "name", "function")}
+    kind, function = choice.get("type"), choice.get("function")
+    if kind in _WORDS:
+        return ToolChoice(_WORDS[kind], native=rest)
+    name = function.get("name") if isinstance(function, Mapping) else choice.get("name")
+    if kind in ("function", "tool") and isinstance(name, str):
+        return ToolChoice("named", name, native=rest)
+    return ToolChoice("native", native=choice)
+
+
+def _bound(choice: ToolChoice, tools: Sequence[Mapping[str, Any]]) -> ToolChoice:
+    names = [name for tool in tools if (name := _tool_name(tool))]
+    for tool in tools:
+        if _tool_name(tool) == choice.name:
+            return msgspec.structs.replace(choice, tool=dict(tool))
+    raise ConfigurationError(
+        f"tool_choice names {choice.name!r}, which is not bound: expected one of "
+        f"{', '.join(names)}, or 'auto', 'any', 'none'{nearest(choice.name, [*names, *_WORDS])}"
+    )

@@ -1,0 +1,161 @@
+"""Server-sent events: bytes in, frames out, cut wherever the network cut them.
+
+The plan: line ends become LF as they arrive, events are cut at blank lines, and an event that is
+just `data:`, or `event:` and `data:`, is read here, as bytes. That is nearly all that providers
+send. Every other event (comments inside, several data lines, id, retry, fields without a colon)
+goes through httpx-sse, the authority on the grammar. Two departures, where the WHATWG rules win:
+a byte-order mark is dropped, and so is an event without data.
+
+Rules: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from ..errors import SizeLimitError, StreamfoldError, StreamProtocolError
+
+__all__ = ["Frame", "SSEFramer"]
+
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class Frame(msgspec.Struct, gc=False):
+    """One event: its name (None where it has none) and its data."""
+
+    event: str | None
+    data: bytes
+
+
+class SSEFramer:
+    """`feed` bytes, get frames. After a failure `error` is set and nothing more comes out."""
+
+    __slots__ = ("_head", "_held", "_held_size", "_max", "_skip_lf", "error")
+
+    def __init__(self, event_bytes: int) -> None:
+        self._max = event_bytes
+        self._head: bytes | None = b""  # the first bytes, while they may be a byte-order mark
+        self._held: list[bytes] = []  # the pieces of an event that is not complete
+        self._held_size = 0
+        self._skip_lf = False  # the last read ended in CR: an LF that follows belongs to it
+        self.error: StreamfoldError | None = None
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The events that `data` completes."""
+        if self._head is not None:
+            data = self._without_bom(data)
+        if self._skip_lf or b"\r" in data:
+            data = self._only_lf(data)
+        if not data or self.error is not None:
+            return []
+        if not self._ends_an_event(data):
+            self._hold(data)
+            return []
+        if self._held:
+            self._held.append(data)
+            data = b"".join(self._held)
+            self._held.clear()
+            self._held_size = 0
+        blocks = data.split(b"\n\n")
+        rest = blocks.pop()
+        frames = self._frames(blocks)
+        if rest:
+            self._hold(rest)
+        return frames
+
+    def close(self) -> list[Frame]:
+        """The bytes have ended. An event without its blank line is dropped, as the rules say."""
+        self._held.clear()
+        return []
+
+    def _frames(self, blocks: list[bytes]) -> list[Frame]:
+        frames: list[Frame] = []
+        for block in blocks:
+            if len(block) > self._max:
+                self.error = self._too_large()
+                break
+            if block.startswith(b"data: ") and b"\n" not in block:
+                frames.append(Frame(None, block[6:]))
+            else:
+                frame = self._odd(block)
+                if frame is not None:
+                    frames.append(frame)
+                elif self.error is not None:
+                    break
+        return frames
+
+    def _odd(self, block: bytes) -> Frame | None:
+        """Any event but the plainest; None if there is nothing in it."""
+        block = block.strip(b"\n")
+        if block.startswith(b"event: "):
+            name, _, rest = block.partition(b"\n")
+            if rest.startswith(b"data: ") and b"\n" not in rest:
+                event = name[7:].decode("utf-8", "replace")
+                return Frame(None if event == "message" else event, rest[6:])
+        if b"\n" not in block:
+            if not block or block.startswith(b":"):
+                return None
+            if block.startswith(b"data:"):
+                return Frame(None, block[6:] if block.startswith(b"data: ") else block[5:])
+        return self._by_the_book(block)
+
+    def _by_the_book(self, block: bytes) -> Frame | None:
+        lines = [line for line in block.split(b"\n") if not line.startswith(b":")]
+        if not any(line == b"data" or line.startswith(b"data:") for line in lines):
+            return None
+        if b"\0" in block:  # an id with NUL is ignored; httpx-sse would see it as text
+            lines = [line for line in lines if not line.startswith(b"id")]
+        try:
+            b"\n".join(lines).decode("utf-8")
+        except UnicodeDecodeError as error:
+            self.error = StreamProtocolError(f"the stream is not UTF-8: {error}")
+            return None
+        import httpx
+        import httpx_sse
+
+        response = httpx.Response(
+            200,
+            headers={"content-type": "text/event-stream"},
+            content=b"\n".join(lines) + b"\n\n",
+        )
+        for event in httpx_sse.EventSource(response).iter_sse():
+            name = None if event.event == "message" else event.event
+            return Frame(name, event.data.encode())
+        return None
+
+    # ---- cutting -------------------------------------------------------------------------------
+
+    def _ends_an_event(self, data: bytes) -> bool:
+        if b"\n\n" in data:
+            return True
+        return bool(self._held) and data.startswith(b"\n") and self._held[-1].endswith(b"\n")
+
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._held_size += len(data)
+        if self._held_size > self._max:
+            self.error = self._too_large()
+            self._held.clear()
+
+    def _too_large(self) -> SizeLimitError:
+        return SizeLimitError(f"an event is larger than Limits.event_bytes ({self._max} bytes)")
+
+    def _only_lf(self, data: bytes) -> bytes:
+        if self._skip_lf and data:
+            self._skip_lf = False
+            if data.startswith(b"\n"):
+                data = data[1:]
+        if b"\r" in data:
+            self._skip_lf = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return data
+
+    def _without_bom(self, data: bytes) -> bytes:
+        head = (self._head or b"") + data
+        if len(head) < len(_BOM) and _BOM.startswith(head):
+            self._head = head
+            return b""
+        self._head = None
+        return head.removeprefix(_BOM)
