@@ -37,7 +37,7 @@ from .deltas import (
 )
 from .errors import ConfigurationError
 from .fold import _HANDLERS, Fold
-from .messages import AIMessage
+from .messages import AIMessage, known_call
 from .usage import UsageMetadata
 
 __all__ = ["AIMessageChunk", "TextChunk", "fold_events", "message_from_fold"]
@@ -339,7 +339,7 @@ def fold_events(events: Iterable[Any]) -> AIMessageChunk:
 def message_from_fold(fold: Fold, finish_reason: str | None = None) -> AIMessage:
     """The message a fold has come to. See `AIMessageChunk.to_message`."""
     return AIMessage(
-        fold.blocks(final=True),
+        fold.blocks(final=True, reason=finish_reason),
         id=fold.id,
         name=fold.name,
         response_metadata=fold.metadata(),
@@ -375,13 +375,18 @@ def _events_from_fields(chunk: AIMessageChunk) -> tuple[ChunkEvent, ...]:
     id, name = _raw(chunk, "id"), _raw(chunk, "name")
     if id or name:
         events.append(MessageStart(id=id, name=name))
-    events.extend(_content_events(_raw(chunk, "content")))
+    content = _raw(chunk, "content")
+    events.extend(_content_events(content))
     for piece in _raw(chunk, "tool_call_chunks") or ():
         events.append(_piece_event(piece))
+    # As in a message, a call may be both in the content and here: it is the same call.
+    inside = [] if isinstance(content, str) else [b for b in content if isinstance(b, Mapping)]
     for call in _raw(chunk, "tool_calls") or ():
-        events.extend(_call_events(call))
+        if not known_call(call, inside):
+            events.extend(_call_events(call))
     for call in _raw(chunk, "invalid_tool_calls") or ():
-        events.append(_piece_event(call))
+        if not known_call(call, inside):
+            events.append(_piece_event(call))
     metadata = _raw(chunk, "response_metadata")
     if metadata:
         events.append(ProviderData(dict(metadata)))
@@ -468,4 +473,7 @@ def _piece_event(
 
 def _call_events(call: Mapping[str, Any]) -> list[ChunkEvent]:
     args = msgspec.json.encode(call.get("args", {})).decode()
-    return [_piece_event({**call, "args": args})]
+    events: list[ChunkEvent] = [_piece_event({**call, "args": args})]
+    if call.get("extras"):
+        events.append(ProviderData(dict(call["extras"]), call.get("index"), "tool_call"))
+    return events

@@ -169,7 +169,7 @@ def _tool(fields: Fields, item: Any, earlier: list[BaseMessage]) -> BaseMessage:
     if not isinstance(call_id, str) or not call_id:
         raise ConfigurationError(
             f"the tool message {shown(item)} has the tool_call_id {call_id!r}: expected the id of "
-            f"the call it answers, as a str{nearest('tool_call_id', fields)}"
+            f"the call it answers, as a str under 'tool_call_id'{_misspelt('tool_call_id', fields)}"
         )
     if fields.get("status") not in (None, "success", "error"):
         raise ConfigurationError(
@@ -243,8 +243,13 @@ def _content(fields: Fields, item: Any) -> Any:
 def _no_content(item: Any, fields: Fields) -> ConfigurationError:
     return ConfigurationError(
         f"the message {shown(item)} has no content: expected a str or a list of content blocks "
-        f"under 'content'{nearest('content', fields)}"
+        f"under 'content'{_misspelt('content', fields)}"
     )
+
+
+def _misspelt(key: str, fields: Fields) -> str:
+    found = difflib.get_close_matches(key, fields, n=1)
+    return f", not {found[0]!r}" if found and key not in fields else ""
 
 
 def _common(fields: Fields, kind: type[BaseMessage], item: Any) -> Fields:

@@ -31,6 +31,7 @@ __all__ = [
     "UsageReport",
     "decode_events",
     "encode_events",
+    "join_text",
 ]
 
 
@@ -160,3 +161,16 @@ def encode_events(events: list[ChunkEvent] | tuple[ChunkEvent, ...]) -> bytes:
 def decode_events(data: bytes | str) -> list[ChunkEvent]:
     """The events that `encode_events` wrote."""
     return _decoder.decode(data)
+
+
+def join_text(parts: list[str]) -> str:
+    """The parts as one text in which the halves of a surrogate pair, if cut apart, are joined; a
+    half that stands alone becomes U+FFFD, so that the text can be encoded."""
+    text = parts[0] if len(parts) == 1 else "".join(parts)
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -24,11 +24,12 @@ from .deltas import (
     TextDelta,
     ToolCallDelta,
     UsageReport,
+    join_text,
 )
 from .tool_calls import Call, CallBook, judge, read_unfinished
 from .usage import UsageMetadata, add_usage
 
-__all__ = ["MERGE_MODES", "Fold", "join_text"]
+__all__ = ["MERGE_MODES", "Fold"]
 
 
 def _first(old: Any, new: Any) -> Any:
@@ -40,20 +41,25 @@ def _last(old: Any, new: Any) -> Any:
 
 
 def _append(old: Any, new: Any) -> Any:
-    """Lists under the same keys are joined: `logprobs` is ``{"content": [...], "refusal": ...}``."""
-    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+    """Lists under the same keys are joined: `logprobs` is ``{"content": [...], "refusal": ...}``.
+    What has been joined belongs to the fold and grows in place."""
+    if not isinstance(new, Mapping):
         return new
-    joined = dict(old)
+    joined: dict[str, Any] = old if isinstance(old, dict) else {}
     for key, value in new.items():
         before = joined.get(key)
-        both = isinstance(before, list) and isinstance(value, list)
-        joined[key] = [*before, *value] if both else (before if value is None else value)  # type: ignore[misc]
+        if isinstance(before, list) and isinstance(value, list):
+            before.extend(value)
+        elif value is not None or key not in joined:
+            joined[key] = list(value) if isinstance(value, list) else value
     return joined
 
 
 def _extend(old: Any, new: Any) -> Any:
     """Lists are joined: `unknown_events` are kept in the order in which they came."""
-    return [*(old or ()), *new]
+    joined: list[Any] = [] if old is None else old
+    joined.extend(new if isinstance(new, list) else [new])
+    return joined
 
 
 #: How the fields of `response_metadata` merge. Not listed: the last value wins.
@@ -77,16 +83,19 @@ def merge_into(target: dict[str, Any], new: Mapping[str, Any]) -> None:
             target[key] = mode(target.get(key), value)
 
 
-def join_text(parts: list[str]) -> str:
-    """The parts as one text in which the halves of a surrogate pair, if cut apart, are joined."""
-    text = "".join(parts)
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+def _shown(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields` for a reader: what still grows in the fold is copied."""
+    shown = dict(fields)
+    for key in _GROWING & shown.keys():
+        value = shown[key]
+        if isinstance(value, dict):
+            shown[key] = {k: list(v) if isinstance(v, list) else v for k, v in value.items()}
+        elif isinstance(value, list):
+            shown[key] = list(value)
+    return shown
+
+
+_GROWING: Final = frozenset({"logprobs", "unknown_events"})
 
 
 class _Block:
@@ -105,10 +114,36 @@ class _Block:
         self.call: Call | None = None
 
     def text(self) -> str:
-        """What has arrived, joined. The parts are replaced by it, so the next join is short."""
+        """What has arrived, joined. The parts are replaced by it, so the next join is short; half a
+        surrogate pair stays in it as it is, for the other half may come."""
         if len(self.parts) > 1:
-            self.parts = [join_text(self.parts)]
-        return self.parts[0] if self.parts else ""
+            self.parts = ["".join(self.parts)]
+        return join_text(self.parts)
+
+    def begin(self, data: Mapping[str, Any]) -> None:
+        """Take the keys that the block starts with; a value that does not fit goes to `extras`."""
+        text_key = _TEXT_KEYS.get(self.kind, "base64")
+        for key, value in data.items():
+            if key == text_key and isinstance(value, str):
+                self.parts.append(value)
+            elif key == "annotations" and self.kind == "text" and isinstance(value, list):
+                self.annotations.extend(value)
+            elif key == "extras" and isinstance(value, Mapping):
+                self.extras.update(value)
+            elif key == text_key or key in _OWN_KEYS or (self.call is not None and key != "args"):
+                self.extras[key] = value
+            else:
+                self.data[key] = value
+
+
+#: The key under which a block of this kind has what its deltas add up to; "base64" if not listed.
+_TEXT_KEYS: Final = {
+    "text": "text",
+    "reasoning": "reasoning",
+    "tool_call": "",
+    "server_tool_call": "",
+}
+_OWN_KEYS: Final = frozenset({"type", "id", "index", "extras"})
 
 
 class Fold:
@@ -152,9 +187,10 @@ class Fold:
     def _message_start(self, event: MessageStart) -> None:
         self.id = self.id or event.id
         self.name = self.name or event.name
+        # A message made by hand has an id too, but its metadata says what a provider said.
+        id = event.id if event.provider else None
         merge_into(
-            self._meta,
-            {"id": event.id, "model_name": event.model, "model_provider": event.provider},
+            self._meta, {"id": id, "model_name": event.model, "model_provider": event.provider}
         )
 
     def _message_end(self, event: MessageEnd) -> None:
@@ -164,14 +200,19 @@ class Fold:
         for book in self._books.values():
             book.end_message()
 
+    # An empty delta changes nothing: it does not even open a block.
+
     def _text(self, event: TextDelta) -> None:
-        self._block("text", event.index).parts.append(event.text)
+        if event.text:
+            self._block("text", event.index).parts.append(event.text)
 
     def _reasoning(self, event: ReasoningDelta) -> None:
-        self._block("reasoning", event.index).parts.append(event.text)
+        if event.text:
+            self._block("reasoning", event.index).parts.append(event.text)
 
     def _data(self, event: DataDelta) -> None:
-        self._block(event.kind, event.index).parts.append(event.data)
+        if event.data:
+            self._block(event.kind, event.index).parts.append(event.data)
 
     def _annotation(self, event: Annotation) -> None:
         self._block("text", event.index).annotations.append(event.annotation)
@@ -182,16 +223,14 @@ class Fold:
         else:
             block = self._block(event.kind, event.index)
             block.id = block.id or event.id
-        for key, value in event.data.items():
-            if key == "extras":
-                block.extras.update(value)
-            else:
-                block.data[key] = value
+        if event.data:
+            block.begin(event.data)
 
     def _tool_call(self, event: ToolCallDelta) -> None:
-        self._place_call(
-            event.kind, event.id, event.index, event.name, event.args, event.fallback_id
-        )
+        if event.args or event.id or event.name:
+            self._place_call(
+                event.kind, event.id, event.index, event.name, event.args, event.fallback_id
+            )
 
     def _usage_report(self, event: UsageReport) -> None:
         if event.mode == "delta":
@@ -202,11 +241,6 @@ class Fold:
     def _provider_data(self, event: ProviderData) -> None:
         if event.kind is None:
             merge_into(self._meta, event.data)
-            return
-        book = self._books.get(event.kind)
-        call = book.find(None, event.index, None) if book is not None else None
-        if call is not None:
-            merge_into(self._blocks[call.number].extras, event.data)
         else:
             merge_into(self._block(event.kind, event.index).extras, event.data)
 
@@ -214,6 +248,8 @@ class Fold:
         """Only the message's end matters to the fold; the event is for those who watch."""
 
     def _block(self, kind: str, index: int | None) -> _Block:
+        if kind in self._books:
+            return self._place_call(kind, None, index, None, "", None)
         if index is None:
             block = self._latest.get(kind)
         else:
@@ -262,14 +298,17 @@ class Fold:
         return add_usage(self._usage, self._delta_usage)
 
     def metadata(self) -> dict[str, Any]:
-        return dict(self._meta)
+        return _shown(self._meta)
 
-    def blocks(self, *, final: bool = False, made_up_ids: bool = True) -> list[Block]:
+    def blocks(
+        self, *, final: bool = False, reason: str | None = None, made_up_ids: bool = True
+    ) -> list[Block]:
         """The content as standard blocks; tool calls that are not finished show as chunks unless
-        `final`, which judges them as they are."""
+        `final`, which judges them as they are. `reason`: why the message ended, where the provider
+        does not say."""
         blocks: list[Block] = []
         for block in self._blocks:
-            read = self._read(block, final)
+            read = self._read(block, final, reason)
             if read is None:
                 continue
             if not made_up_ids and block.call is not None and not block.call.id:
@@ -296,20 +335,20 @@ class Fold:
     def _over(self, block: _Block) -> bool:
         return block.call is not None and block.call.turn < len(self._ends)
 
-    def _judged(self, block: _Block) -> Block:
+    def _judged(self, block: _Block, reason: str | None = None) -> Block:
         call = block.call
         assert call is not None
-        reason = self._ends[call.turn] if self._over(block) else None
-        args, error = judge(call.raw, call.name, reason or self.finish_reason)
+        ended = self._ends[call.turn] if self._over(block) else None
+        args, error = judge(call.raw, call.name, ended or self.finish_reason or reason)
         return _verdict(block, call, args, error)
 
-    def _read(self, block: _Block, final: bool) -> Block | None:
+    def _read(self, block: _Block, final: bool, reason: str | None) -> Block | None:
         if block.call is None:
             return _READERS.get(block.kind, _read_data)(block)
         if block.kind == "server_tool_call":
             return _server_call(block, final or self._over(block))
         if final or self._over(block):
-            return self._judged(block)
+            return self._judged(block, reason)
         return dict(_chunk_of(block))
 
 
@@ -317,32 +356,31 @@ def _with_common(block: _Block, read: Block) -> Block:
     if block.id:
         read["id"] = block.id
     if block.extras:
-        read["extras"] = dict(block.extras)
+        read["extras"] = _shown(block.extras)
     return read
 
 
 def _read_text(block: _Block) -> Block | None:
-    text = block.data.get("text", "") + block.text()
-    if not (text or block.annotations or block.extras):
-        return None  # an empty delta changes nothing
-    read: Block = {"type": "text", "text": text}
-    notes = [*block.data.get("annotations", ()), *block.annotations]
-    if notes:
-        read["annotations"] = notes
+    text = block.text()
+    if not (text or block.annotations or block.extras or block.data):
+        return None  # nothing has come but the news that it begins
+    read: Block = {"type": "text", "text": text, **block.data}
+    if block.annotations:
+        read["annotations"] = list(block.annotations)
     return _with_common(block, read)
 
 
 def _read_reasoning(block: _Block) -> Block | None:
-    text = block.data.get("reasoning", "") + block.text()
-    if not (text or block.extras or block.id):
+    text = block.text()
+    if not (text or block.extras or block.data or block.id):
         return None
-    return _with_common(block, {"type": "reasoning", "reasoning": text})
+    return _with_common(block, {"type": "reasoning", "reasoning": text, **block.data})
 
 
 def _read_data(block: _Block) -> Block:
     read: Block = {"type": block.kind, **block.data}
     if block.parts:
-        read["base64"] = block.data.get("base64", "") + block.text()
+        read["base64"] = block.text()
     return _with_common(block, read)
 
 
@@ -385,7 +423,7 @@ def _verdict(block: _Block, call: Call, args: dict[str, Any] | None, error: str 
     else:
         read = {"name": call.name or "", "args": args, "id": id, "type": "tool_call"}
     if block.extras:
-        read["extras"] = dict(block.extras)
+        read["extras"] = _shown(block.extras)
     return read
 
 
@@ -405,7 +443,7 @@ def _server_call(block: _Block, whole: bool) -> Block:
         if error:
             read["extras"] = {"raw_args": call.raw, "error": error}
     if block.extras:
-        read["extras"] = {**read.get("extras", {}), **block.extras}
+        read["extras"] = {**read.get("extras", {}), **_shown(block.extras)}
     return read
 
 

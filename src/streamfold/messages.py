@@ -237,8 +237,8 @@ def _join_calls(
     blocks = content if isinstance(content, list) else []
     inside = [_call(b) for b in blocks if b.get("type") == "tool_call"]
     inside_bad = [_invalid(b) for b in blocks if b.get("type") == "invalid_tool_call"]
-    new = [call for call in calls if not _known(call, inside)]
-    new_bad = [call for call in invalid if not _known(call, inside_bad)]
+    new = [call for call in calls if not known_call(call, inside)]
+    new_bad = [call for call in invalid if not known_call(call, inside_bad)]
     if new or new_bad:
         if isinstance(content, str):
             blocks = [{"type": "text", "text": content}] if content else []
@@ -246,7 +246,8 @@ def _join_calls(
     return content, inside + new, inside_bad + new_bad
 
 
-def _known(call: Mapping[str, Any], calls: Iterable[Mapping[str, Any]]) -> bool:
+def known_call(call: Mapping[str, Any], calls: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether `call` is one of `calls` already: by its id, or, having none, by all it says."""
     return any(
         other == call or (call.get("id") is not None and other.get("id") == call["id"])
         for other in calls

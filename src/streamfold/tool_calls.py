@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from .deltas import join_text
 from .partial_json import ObjectScanner, best_reading, strict_object
 
 __all__ = ["Call", "CallBook", "judge", "read_unfinished"]
@@ -28,7 +29,7 @@ _BAD_NAME: Final = re.compile(r"[\x00-\x1f\x7f/\\]")
 class Call:
     """One tool call as it arrives. `number` is the place of its block in the message."""
 
-    __slots__ = ("_raw", "_scanner", "fallback_id", "id", "index", "name", "number", "parts", "turn")
+    __slots__ = ("_scanner", "fallback_id", "id", "index", "name", "number", "parts", "turn")
 
     def __init__(self, number: int, turn: int) -> None:
         self.number = number
@@ -38,7 +39,6 @@ class Call:
         self.index: int | str | None = None
         self.name: str | None = None
         self.parts: list[str] = []
-        self._raw = ""
         self._scanner: ObjectScanner | None = None
 
     @property
@@ -46,7 +46,7 @@ class Call:
         """The arguments that have arrived, as text. Joined once per reading."""
         if len(self.parts) > 1 and self._scanner is None:
             self.parts = ["".join(self.parts)]
-        return self.parts[0] if len(self.parts) == 1 else "".join(self.parts)
+        return join_text(self.parts)
 
     def closed(self) -> bool:
         """Whether the arguments so far are a closed object."""

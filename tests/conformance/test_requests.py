@@ -74,7 +74,8 @@ def openai_meaning(body: Body) -> Body:
     meaning = without_nulls(body)
     meaning["messages"] = [openai_message(message) for message in body["messages"]]
     if "tools" not in meaning:
-        # It says nothing then, and OpenAI rejects it: "only allowed when 'tools' are specified".
+        # It says nothing then, and OpenAI rejects it: "only allowed when 'tools' are specified"
+        # (openai/swarm#30).
         meaning.pop("parallel_tool_calls", None)
     else:
         meaning["tools"] = [{"type": "function", **tool} for tool in meaning["tools"]]

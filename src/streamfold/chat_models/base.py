@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,12 +23,14 @@ from ..limits import DEFAULT_LIMITS, Limits, Timeouts
 from ..messages import AIMessage
 from ..net.auth import Key, checked_key
 from ..net.clients import Connections
-from ..net.transport import Call, stream_batches
 from ..runnables import Runnable
 from ..secret import Secret
 from ..vendors import Vendor, dialect, vendor
 from ..wire.request import ChatRequest
 from .parameters import REQUEST, SETTINGS, checked_parameters
+
+if TYPE_CHECKING:  # the HTTP stack is loaded when the first call is made
+    from ..net.transport import Call
 
 __all__ = ["ChatModel"]
 
@@ -158,6 +160,8 @@ class ChatModel(Runnable):
     ) -> AIMessage:
         """The model's answer to `input`: a str, a message, or a list of messages, dicts,
         ``(role, content)`` pairs and strs. See `contract` of errors in `streamfold.errors`."""
+        from ..net.transport import stream_batches
+
         call = self._call(input, config, stop, kwargs, stream=self._settings.streaming)
         chunks: list[AIMessageChunk] = []
         async for batch in stream_batches(call):
@@ -172,6 +176,8 @@ class ChatModel(Runnable):
         stop: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> Callable[[], AsyncGenerator[list[AIMessageChunk], None]]:
+        from ..net.transport import stream_batches
+
         call = self._call(input, config, stop, kwargs, stream=True)
         return lambda: stream_batches(call)
 
@@ -185,6 +191,8 @@ class ChatModel(Runnable):
         stream: bool,
     ) -> Call:
         """All that one call needs, checked; nothing is sent yet."""
+        from ..net.transport import Call
+
         self._run_config(config)
         if stop is not None:
             kwargs = {**kwargs, "stop": stop}
@@ -229,6 +237,7 @@ class ChatModel(Runnable):
             stream=stream,
             stream_usage=params.get("stream_usage", True),
             quirks=self._vendor.quirks,
+            provider=self._vendor.name,
             extra={**params.get("model_kwargs", {}), **body, **params.get("extra_body", {})},
             **standard,
         )

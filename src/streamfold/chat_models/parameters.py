@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from ..errors import ConfigurationError, UnknownParameterError
-from ..vendors import Vendor
+from ..vendors import Vendor, dialect
 
 __all__ = ["REQUEST", "SETTINGS", "checked_parameters"]
 
@@ -86,33 +86,6 @@ _ALIASES: Final = {
     "anthropic_proxy": "proxy",
 }
 
-_OPENAI_BODY: Final = frozenset(
-    "audio frequency_penalty function_call functions logit_bias logprobs modalities moderation n "
-    "prediction presence_penalty prompt_cache_key prompt_cache_options prompt_cache_retention "
-    "safety_identifier service_tier store stream_options top_logprobs user verbosity "
-    "web_search_options "
-    # fields that servers which speak this dialect add
-    "reasoning thinking enable_thinking top_k min_p repetition_penalty top_a safe_prompt "
-    "provider plugins transforms models route usage search_parameters search_mode "
-    "search_domain_filter return_images return_related_questions include_reasoning "
-    "reasoning_format chat_template_kwargs guided_json guided_regex guided_choice "
-    "structured_outputs echo safety_model prompt_mode random_seed keep_alive options "
-    "min_tokens ignore_eos length_penalty best_of use_beam_search".split()
-)
-_ANTHROPIC_BODY: Final = frozenset(
-    "anthropic_version betas billing_policy cache_control compaction container context_management "
-    "diagnostics fallback_credit_token fallbacks inference_geo mcp_servers output_config "
-    "output_format service_tier speed system thinking thread top_k user_profile_id "
-    "workspace_id".split()
-)
-
-#: Fields of the request body, by dialect, that are sent as they are.
-BODY_FIELDS: Final[dict[str, frozenset[str]]] = {
-    "openai_chat": _OPENAI_BODY,
-    "anthropic": _ANTHROPIC_BODY,
-}
-
-
 def checked_parameters(
     given: Mapping[str, Any], vendor: Vendor, *, call: bool = False
 ) -> dict[str, Any]:
@@ -122,7 +95,7 @@ def checked_parameters(
     UnknownParameterError and ConfigurationError.
     """
     settings = PER_CALL if call else SETTINGS
-    known = settings | REQUEST | BODY_FIELDS[vendor.dialect]
+    known = settings | REQUEST | dialect(vendor.dialect).BODY_FIELDS
     checked: dict[str, Any] = {}
     for name, value in given.items():
         standard = vendor.aliases.get(name) or _ALIASES.get(name) or name

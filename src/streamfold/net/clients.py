@@ -8,18 +8,19 @@ last model that used them is closed.
 from __future__ import annotations
 
 import os
-import ssl
 import threading
 import weakref
 from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import anyio.to_thread
-import httpx
 from anyio.lowlevel import RunVar
 
-from .pool import PoolTransport
+if TYPE_CHECKING:  # loaded when the first connection is made: models are made without
+    import ssl
+
+    import httpx
 
 __all__ = ["Connections"]
 
@@ -32,6 +33,8 @@ def _tls_context() -> ssl.SSLContext:
     global _tls
     with _tls_lock:
         if _tls is None:
+            import httpx
+
             _tls = httpx.create_ssl_context()
         return _tls
 
@@ -83,10 +86,7 @@ class Connections:
         key = (secure, proxy)  # apart, for a client for plain http needs no TLS context
         shared = clients.get(key)
         if shared is None:
-            transport = PoolTransport(ssl_context=_tls, proxy=proxy)
-            shared = clients[key] = _Shared(
-                httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
-            )
+            shared = clients[key] = _Shared(_new_client(proxy))
             await anext(shared.closer)
         shared.users.add(self)
         return shared.client
@@ -101,10 +101,21 @@ class Connections:
                 await shared.closer.aclose()
 
 
+def _new_client(proxy: str | None) -> httpx.AsyncClient:
+    import httpx
+
+    from .pool import PoolTransport
+
+    transport = PoolTransport(ssl_context=_tls, proxy=proxy)
+    return httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
+
+
 def proxy_from_environment(url: str) -> str | None:
     """The proxy that the environment names for `url`, as curl and the standard library read it."""
     if not any(name.lower().endswith("_proxy") for name in os.environ):
         return None
+    from urllib.request import getproxies, proxy_bypass
+
     parts = urlsplit(url)
     host = parts.hostname or ""
     proxies = getproxies()

@@ -111,6 +111,7 @@ async def _attempt(call: Call, clock: Clock) -> AsyncGenerator[list[AIMessageChu
     decoder = call.decoder()
     response: httpx.Response | None = None
     source: AsyncIterator[bytes] | None = None
+    reads: AsyncIterator[bytes] | None = None
     shown = False
     try:
         clock.send()
@@ -144,15 +145,16 @@ async def _attempt(call: Call, clock: Clock) -> AsyncGenerator[list[AIMessageChu
         if response is not None:
             with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
                 await response.aclose()
+                await _run_out(reads)
                 await _run_out(source)
 
 
-async def _run_out(source: AsyncIterator[bytes] | None) -> None:
+async def _run_out(reads: AsyncIterator[bytes] | None) -> None:
     """Let the generators of the HTTP stack come to their end: on a closed connection they do at
     once. Dropped half way they would be finished by the garbage collector, with warnings."""
-    with suppress(Exception, StopAsyncIteration):
-        while source is not None:
-            await anext(source)
+    with suppress(Exception):
+        while reads is not None:
+            await anext(reads)
 
 
 # ---- sending -------------------------------------------------------------------------------------
@@ -207,32 +209,30 @@ async def _decoded(
     call: Call,
     clock: Clock,
     response: httpx.Response,
-    reads: AsyncGenerator[bytes, None],
+    reads: AsyncIterator[bytes],
     decoder: Decoder,
 ) -> AsyncGenerator[list[AIMessageChunk], None]:
     """The chunks of a 200 answer. Ends when the answer does, or when `decoder.error` is set."""
-    async with aclosing(reads):
-        kind = response.headers.get("content-type", "").lower()
-        head, streamed = await _peek(reads, kind, decoder)
-        if not streamed:
-            body = await _rest(head, reads, call.limits)
-            if chunks := decoder.whole(body):
-                yield chunks
-            return
-        data: bytes | None = head
-        while data is not None:
+    kind = response.headers.get("content-type", "").lower()
+    head, streamed = await _peek(reads, kind, decoder)
+    if not streamed:
+        if chunks := decoder.whole(await _rest(head, reads, call.limits)):
+            yield chunks
+        return
+    if chunks := decoder.feed(head):
+        yield chunks
+    if decoder.error is None and not decoder.done:
+        async for data in reads:
             if chunks := decoder.feed(data):
                 yield chunks
-            if decoder.error is not None:
-                return
-            if decoder.done:
-                await _drain(reads, clock)
-                return
+            if decoder.error is not None or decoder.done:
+                break
             if decoder.finished:
                 clock.finished()
-            data = await anext(reads, None)
-        if chunks := decoder.close():
-            yield chunks
+    if decoder.done:
+        await _drain(reads, clock)
+    elif chunks := decoder.close():
+        yield chunks
 
 
 async def _peek(reads: AsyncIterator[bytes], kind: str, decoder: Decoder) -> tuple[bytes, bool]:
@@ -276,17 +276,17 @@ async def _drain(reads: AsyncIterator[bytes], clock: Clock) -> None:
         pass  # the answer is complete; the connection will be closed instead
 
 
-async def _reads(
+def _reads(
     call: Call, clock: Clock, response: httpx.Response, source: AsyncIterator[bytes]
-) -> AsyncGenerator[bytes, None]:
+) -> AsyncIterator[bytes]:
     """The body as it arrives, unpacked if the server packed it unasked."""
     encoding = response.headers.get("content-encoding", "").strip().lower()
     if call.connections.own_client is not None:
         source = _watched(source, clock)
-    if encoding in ("", "identity"):
-        async for data in source:
-            yield data
-        return
+    return source if encoding in ("", "identity") else _inflated(source, encoding)
+
+
+async def _inflated(source: AsyncIterator[bytes], encoding: str) -> AsyncGenerator[bytes, None]:
     if encoding not in _WINDOWS:
         raise StreamProtocolError(
             f"the answer has content-encoding {encoding!r}, which was not asked for"

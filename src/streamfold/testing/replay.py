@@ -155,7 +155,7 @@ class ReplayServer(LoopbackServer):
     ) -> None:
         super().__init__(self._replay)
         self._exchanges = list(exchanges)
-        self._chunking = chunking
+        self._chunking: Chunking = chunking
         self._delay = delay
         self._match = match
         self._next = 0

@@ -13,19 +13,17 @@ tool result, with the native type in ``extras["block_type"]``; anything else is 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final
 
-import msgspec
-
-from ..chunks import AIMessageChunk, TextChunk
+from ..chunks import AIMessageChunk
 from ..errors import StreamProtocolError
 from ..usage import UsageMetadata, make_usage
-from .anthropic_request import encode
+from .anthropic_request import BODY_FIELDS, encode
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, text_or_none
 from .sse import Frame
 
-__all__ = ["NAME", "Decoder", "encode"]
+__all__ = ["BODY_FIELDS", "NAME", "Decoder", "encode"]
 
 NAME: Final = "anthropic"
 
@@ -41,26 +39,11 @@ FINISH_REASONS: Final = {
 }
 
 
-class _TextDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    type: Literal["text_delta"]
-    text: str
-
-
-class _Delta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """The one payload that has a fast way: a piece of text."""
-
-    type: Literal["content_block_delta"]
-    index: int
-    delta: _TextDelta
-
-
-_fast_decode = msgspec.json.Decoder(_Delta).decode
-
-
 class Decoder(BaseDecoder):
     """The state of one Messages answer."""
 
     provider: ClassVar[str] = "anthropic"
+    text_path = ("delta", "text")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -68,24 +51,6 @@ class Decoder(BaseDecoder):
         self._inputs: dict[Any, Any] = {}  # input that came with the start of a tool call
         self._native: dict[Any, dict[str, Any]] = {}  # blocks that only Anthropic knows
         self._usage: dict[str, Any] = {}
-
-    def frames(self, frames: list[Frame]) -> list[AIMessageChunk]:
-        chunks: list[AIMessageChunk] = []
-        for frame in frames:
-            if frame.event == "content_block_delta" and not self._pending and not self._half:
-                try:
-                    fast = _fast_decode(frame.data)
-                except (msgspec.DecodeError, RecursionError):
-                    pass
-                else:
-                    text, number = fast.delta.text, self._open.get(("text", fast.index))
-                    if text and number is not None and not "\ud800" <= text[-1] <= "\udbff":
-                        chunks.append(TextChunk(text=text, index=number))
-                        continue
-            self._frame(frame, chunks)
-            if self.error is not None or self.done:
-                break
-        return chunks
 
     def _frame(self, frame: Frame, chunks: list[AIMessageChunk]) -> None:
         super()._frame(frame, chunks)

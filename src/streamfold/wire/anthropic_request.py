@@ -506,3 +506,12 @@ _BLOCKS: Final[dict[str, Callable[[Block, Turn], Block | None]]] = {
     "text-plain": _plain_text,
     "non_standard": native_value,
 }
+
+
+#: Fields of the request body, besides the standard parameters, that are sent as they are.
+BODY_FIELDS: Final = frozenset(
+    "anthropic_version betas billing_policy cache_control compaction container context_management "
+    "diagnostics fallback_credit_token fallbacks inference_geo mcp_servers output_config "
+    "output_format service_tier speed system thinking thread top_k user_profile_id "
+    "workspace_id".split()
+)

@@ -44,17 +44,21 @@ from ..tool_calls import Call, CallBook
 from ..usage import UsageMetadata
 from .request import ChatRequest, HTTPRequest
 from .sse import Frame, SSEFramer
+from .template import Template
 
 __all__ = ["Decoder", "Dialect", "Framer", "args_text", "error_fields", "text_or_none"]
 
 
 class Framer(Protocol):
-    """Bytes to frames: `SSEFramer` and its like."""
+    """Bytes to whole blocks, blocks apart, a block to its frame: `SSEFramer` and its like."""
 
+    separator: bytes
     error: StreamfoldError | None
 
-    def feed(self, data: bytes) -> list[Frame]: ...
-    def close(self) -> list[Frame]: ...
+    def complete(self, data: bytes) -> bytes: ...
+    def split(self, complete: bytes) -> list[bytes]: ...
+    def read(self, block: bytes) -> Frame | None: ...
+    def close(self) -> bytes: ...
 
 
 class Dialect(Protocol):
@@ -62,11 +66,14 @@ class Dialect(Protocol):
 
     NAME: str
     Decoder: type[Decoder]
+    #: Fields of the request body, besides the standard parameters, that are sent as they are.
+    BODY_FIELDS: frozenset[str]
 
     def encode(self, request: ChatRequest) -> HTTPRequest: ...
 
 
 _loads = msgspec.json.Decoder().decode
+_MAX_LESSONS: Final = 16  # a stream in which no two payloads are alike is not studied for ever
 _HIGH: Final = ("\ud800", "\udbff")
 
 
@@ -81,6 +88,8 @@ class Decoder:
 
     #: How this dialect frames a stream.
     framer_type: ClassVar[type[Any]] = SSEFramer
+    #: Where a stream's payload has its piece of text; None if the short way is not for it.
+    text_path: ClassVar[tuple[str | int, ...] | None] = None
     #: Parts of content types that announce a stream of this dialect.
     stream_types: ClassVar[tuple[str, ...]] = ("event-stream",)
     #: What `model_provider` says unless the vendor's row says otherwise.
@@ -107,6 +116,8 @@ class Decoder:
         self._books = {"tool_call": CallBook(), "server_tool_call": CallBook()}
         self._arg_sizes: dict[int, int] = {}
         self._half: dict[tuple[str, int], str] = {}
+        self._template: Template | None = None
+        self._lessons = 0  # templates learnt since one was last of use
 
     # ---- what the network side calls -------------------------------------------------------------
 
@@ -120,7 +131,7 @@ class Decoder:
                 f"the answer is larger than Limits.message_bytes ({self.limits.message_bytes} bytes)"
             )
             return []
-        chunks = self.frames(self._framer.feed(data))
+        chunks = self._take(self._framer.complete(data))
         if self.error is None and not self.done:
             self.error = self._framer.error
         return chunks
@@ -130,7 +141,7 @@ class Decoder:
         if self.error is not None or self._closed:
             return []
         self._closed = True
-        chunks = self.frames(self._framer.close())
+        chunks = self._take(self._framer.close())
         if self.error is None:
             self.error = self._framer.error
         if self.error is None and not (self.done or self.finished):
@@ -166,14 +177,39 @@ class Decoder:
 
     # ---- what a dialect writes -------------------------------------------------------------------
 
-    def frames(self, frames: list[Frame]) -> list[AIMessageChunk]:
-        """All frames of one read. A dialect may override it with a faster way to the same chunks."""
+    def _take(self, complete: bytes) -> list[AIMessageChunk]:
+        """The chunks of all blocks of one read: the short way if it is nothing but text."""
+        if not complete:
+            return []
+        short = self._template
+        if short is not None:
+            texts = short.texts(complete)
+            if texts is not None:
+                self._lessons = 0
+                index = short.index
+                return [TextChunk("", text, index) for text in texts if text]
+        self._template = None  # what it takes for granted may change now
         chunks: list[AIMessageChunk] = []
-        for frame in frames:
-            self._frame(frame, chunks)
+        before = 0
+        for block in self._framer.split(complete):
+            frame = self._framer.read(block)
+            before = len(chunks)
+            if frame is not None:
+                self._frame(frame, chunks)
             if self.error is not None or self.done:
-                break
+                return chunks
+        if len(chunks) > before and chunks[-1].__class__ is TextChunk:
+            self._learn(block, chunks[-1])
         return chunks
+
+    def _learn(self, block: bytes, chunk: AIMessageChunk) -> None:
+        """Take the short way from here on, if the blocks are such that it can be taken."""
+        if self.text_path is None or self._half or self._lessons >= _MAX_LESSONS:
+            return
+        self._lessons += 1
+        self._template = Template.learn(
+            block, chunk.text, self.text_path, self._framer.separator, chunk.index  # type: ignore[attr-defined]
+        )
 
     def _frame(self, frame: Frame, chunks: list[AIMessageChunk]) -> None:
         """One frame by the complete way: parse it to plain data and let the dialect look at it."""

@@ -41,9 +41,10 @@ __all__ = [
 
 def _plain(value: Any) -> Any:
     """Subclasses of str, int and float (template strings, numbers of other libraries) as those."""
-    for kind in (str, int, float):
-        if isinstance(value, kind):
-            return kind.__str__(value) if kind is str else kind(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int | float):
+        return int(value) if isinstance(value, int) else float(value)
     raise TypeError(f"{type(value).__name__} ({shown(value)}) is not JSON data")
 
 

@@ -4,10 +4,6 @@ Reference: https://platform.openai.com/docs/api-reference/chat-streaming and the
 vendors. A stream is SSE of `chat.completion.chunk` objects that ends with `[DONE]`, or, with some
 vendors, after the finish reason. A body that is not streamed holds `message` where a chunk holds
 `delta`, and both are read by the same code.
-
-Two ways lead through this file and give the same chunks: `_event` reads plain data and knows every
-field; `frames` decodes the plainest payloads, a piece of text or reasoning and nothing else, into
-narrow structs. Whatever the structs do not know trips them, and the frame takes the complete way.
 """
 
 from __future__ import annotations
@@ -15,16 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-import msgspec
-
-from ..chunks import AIMessageChunk, TextChunk
+from ..chunks import AIMessageChunk
 from ..usage import UsageMetadata, make_usage
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, text_or_none
-from .openai_chat_request import encode
+from .openai_chat_request import BODY_FIELDS, encode
 from .sse import Frame
 
-__all__ = ["NAME", "Decoder", "encode"]
+__all__ = ["BODY_FIELDS", "NAME", "Decoder", "encode"]
 
 NAME: Final = "openai_chat"
 
@@ -41,43 +35,6 @@ FINISH_REASONS: Final = {
 }
 
 
-# ---- the narrow structs of the fast way ----------------------------------------------------------
-
-
-class _Delta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    content: str | None = None
-    role: str | None = None
-    refusal: None = None
-    tool_calls: None = None
-    function_call: None = None
-    reasoning_content: None = None
-    reasoning: None = None
-
-
-class _Choice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    delta: _Delta
-    index: int = 0
-    finish_reason: None = None
-    logprobs: None = None
-    native_finish_reason: None = None
-
-
-class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    choices: tuple[_Choice]
-    id: str = ""
-    object: str = ""
-    created: int = 0
-    model: str = ""
-    system_fingerprint: str | None = None
-    service_tier: str | None = None
-    usage: None = None
-    provider: str | None = None  # OpenRouter: who serves it
-    obfuscation: str = ""  # OpenAI: padding against traffic analysis
-    p: str = ""  # the same from Perplexity and others
-
-
-_fast_decode = msgspec.json.Decoder(_Chunk).decode
-
 #: Top-level fields that are read by name; any other one joins `response_metadata`.
 _READ_FIELDS: Final = frozenset(
     {"choices", "usage", "id", "model", "object", "error", "obfuscation", "p", "x_groq", "type"}
@@ -91,58 +48,16 @@ class Decoder(BaseDecoder):
     """The state of one Chat Completions answer."""
 
     provider: ClassVar[str] = "openai"
+    text_path = ("choices", 0, "delta", "content")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._seen: dict[str, Any] = {}  # metadata as last reported: what repeats says nothing new
-        self._fast_meta: tuple[Any, ...] | None = None
         self._refusal: list[str] = []
         self._details: list[dict[str, Any]] = []
         self._transcript: list[str] = []
         self._stop_reason: str | None = None
         self._is_whole = False
-
-    # ---- the fast way ----------------------------------------------------------------------------
-
-    def frames(self, frames: list[Frame]) -> list[AIMessageChunk]:
-        chunks: list[AIMessageChunk] = []
-        append = chunks.append
-        for frame in frames:
-            if frame.event is None and not self.finished:
-                try:
-                    fast = _fast_decode(frame.data)
-                except (msgspec.DecodeError, RecursionError):
-                    pass
-                else:
-                    text = fast.choices[0].delta.content
-                    if text and self._is_more_text(fast, text):
-                        append(TextChunk(text=text, index=self._text_number))
-                        continue
-            self._frame(frame, chunks)
-            if self.error is not None or self.done:
-                break
-        return chunks
-
-    def _is_more_text(self, fast: _Chunk, text: str) -> bool:
-        """Whether this payload only continues the text: then the complete way has no more to say."""
-        meta = (fast.id, fast.model, fast.system_fingerprint, fast.service_tier, fast.provider)
-        if meta != self._fast_meta:
-            # The complete way takes what is new; the next payload like it may go the fast way.
-            self._fast_meta = meta
-            return False
-        return (
-            self._text_number is not None
-            and not self._pending
-            and not self._half
-            and fast.choices[0].index == 0
-            and (text.isascii() or not "\ud800" <= text[-1] <= "\udbff")
-        )
-
-    @property
-    def _text_number(self) -> int | None:
-        return self._open.get(("text", None))
-
-    # ---- the complete way ------------------------------------------------------------------------
 
     def _frame(self, frame: Frame, chunks: list[AIMessageChunk]) -> None:
         if frame.data.strip() == b"[DONE]":
@@ -215,10 +130,10 @@ class Decoder(BaseDecoder):
         if reason == self._stop_reason:
             return  # some vendors repeat it
         self._stop_reason = reason
-        self._close_extras()
         meant = FINISH_REASONS.get(reason, reason)
         if self._refusal and meant == "stop":
             meant = "refusal"
+        self._close_extras()
         self.finish(meant, {"finish_reason": reason})
 
     def _close_extras(self) -> None:
@@ -233,6 +148,7 @@ class Decoder(BaseDecoder):
             refusal = "".join(self._refusal)
             self.block("non_standard", {"value": {"type": "refusal", "refusal": refusal}})
             self.metadata({"refusal": refusal})
+            self._refusal = []
 
     def _finish_up(self) -> None:
         self._close_extras()

@@ -104,8 +104,10 @@ def _parameters(request: ChatRequest) -> dict[str, Any]:
 def _tools(request: ChatRequest) -> dict[str, Any]:
     choice = read_choice(request)
     fields: dict[str, Any] = {"tool_choice": None if choice is None else _choice(choice)}
-    if request.tools:  # an empty list, or parallel calls without tools, are rejected
+    # An empty list is rejected, and so are parallel calls without tools (openai/swarm#30).
+    if request.tools:
         fields["tools"] = [_tool(tool) for tool in request.tools]
+    if request.tools or request.extra.get("tools"):
         fields["parallel_tool_calls"] = request.parallel_tool_calls
     return fields
 
@@ -381,3 +383,19 @@ _ANSWER_BLOCKS: Final[dict[str, Callable[[Block, Turn, _Answer], None]]] = {
     "image": _answer_image,
     "audio": _answer_audio,
 }
+
+
+#: Fields of the request body, besides the standard parameters, that are sent as they are.
+BODY_FIELDS: Final = frozenset(
+    "audio frequency_penalty function_call functions logit_bias logprobs modalities moderation n "
+    "prediction presence_penalty prompt_cache_key prompt_cache_options prompt_cache_retention "
+    "safety_identifier service_tier store stream_options top_logprobs user verbosity "
+    "web_search_options "
+    # fields that servers which speak this dialect add
+    "reasoning thinking enable_thinking top_k min_p repetition_penalty top_a safe_prompt "
+    "provider plugins transforms models route usage search_parameters search_mode "
+    "search_domain_filter return_images return_related_questions include_reasoning "
+    "reasoning_format chat_template_kwargs guided_json guided_regex guided_choice "
+    "structured_outputs echo safety_model prompt_mode random_seed keep_alive options "
+    "min_tokens ignore_eos length_penalty best_of use_beam_search".split()
+)

@@ -11,7 +11,7 @@ Rules: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stre
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -32,6 +32,9 @@ class Frame(msgspec.Struct, gc=False):
 class SSEFramer:
     """`feed` bytes, get frames. After a failure `error` is set and nothing more comes out."""
 
+    #: What ends each event in `complete`.
+    separator: ClassVar[bytes] = b"\n\n"
+
     __slots__ = ("_head", "_held", "_held_size", "_max", "_skip_lf", "error")
 
     def __init__(self, event_bytes: int) -> None:
@@ -44,47 +47,58 @@ class SSEFramer:
 
     def feed(self, data: bytes) -> list[Frame]:
         """The events that `data` completes."""
+        frames = (self.read(block) for block in self.cut(data))
+        return [frame for frame in frames if frame is not None]
+
+    def cut(self, data: bytes) -> list[bytes]:
+        """The blocks that `data` completes, without their blank lines. Give each to `read`."""
+        return self.split(self.complete(data))
+
+    def complete(self, data: bytes) -> bytes:
+        """The events that `data` completes, as they came, blank lines included; lines end in LF."""
         if self._head is not None:
             data = self._without_bom(data)
         if self._skip_lf or b"\r" in data:
             data = self._only_lf(data)
         if not data or self.error is not None:
-            return []
+            return b""
         if not self._ends_an_event(data):
             self._hold(data)
-            return []
+            return b""
         if self._held:
             self._held.append(data)
             data = b"".join(self._held)
             self._held.clear()
             self._held_size = 0
-        blocks = data.split(b"\n\n")
-        rest = blocks.pop()
-        frames = self._frames(blocks)
-        if rest:
-            self._hold(rest)
-        return frames
+        end = data.rfind(b"\n\n") + 2
+        if end < len(data):
+            self._hold(data[end:])
+            data = data[:end]
+        return data
 
-    def close(self) -> list[Frame]:
+    def split(self, complete: bytes) -> list[bytes]:
+        """The bytes of each event."""
+        blocks = complete.split(b"\n\n")
+        blocks.pop()
+        return self._small_enough(blocks) if len(complete) > self._max else blocks
+
+    def read(self, block: bytes) -> Frame | None:
+        """The event of a block; None if there is none in it, or if `error` is set."""
+        if block.startswith(b"data: ") and b"\n" not in block:
+            return Frame(None, block[6:])
+        return self._odd(block) if self.error is None else None
+
+    def close(self) -> bytes:
         """The bytes have ended. An event without its blank line is dropped, as the rules say."""
         self._held.clear()
-        return []
+        return b""
 
-    def _frames(self, blocks: list[bytes]) -> list[Frame]:
-        frames: list[Frame] = []
-        for block in blocks:
+    def _small_enough(self, blocks: list[bytes]) -> list[bytes]:
+        for place, block in enumerate(blocks):
             if len(block) > self._max:
                 self.error = self._too_large()
-                break
-            if block.startswith(b"data: ") and b"\n" not in block:
-                frames.append(Frame(None, block[6:]))
-            else:
-                frame = self._odd(block)
-                if frame is not None:
-                    frames.append(frame)
-                elif self.error is not None:
-                    break
-        return frames
+                return blocks[:place]
+        return blocks
 
     def _odd(self, block: bytes) -> Frame | None:
         """Any event but the plainest; None if there is nothing in it."""

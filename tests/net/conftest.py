@@ -1,0 +1,31 @@
+"""What the tests of the network side share."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from streamfold.net import retry
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between attempts stay at the shortest that the policy has (0.05 s)."""
+    monkeypatch.setattr(retry, "_LONGEST", 0.06)
+
+
+@pytest.fixture
+def every_log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """All that is logged, ours and that of the HTTP stack, down to DEBUG."""
+    caplog.set_level(logging.DEBUG)
+    return caplog
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_late_warnings() -> Iterator[None]:
+    """What was left to the garbage collector warns in the module that left it."""
+    yield
+    gc.collect()

@@ -1,0 +1,332 @@
+"""The guide runs: its code blocks, with nothing changed but their import lines.
+
+The guide ("Models", `guide/models.ru.md` of the shared folder) is not part of this repository;
+where it is absent, these tests are skipped. `RUNS` has a row for each block that is run, `LATER`
+a reason for each that is not yet; a block that is in neither table fails
+`test_every_block_is_in_a_table`. To make a block run, move it from `LATER` to `RUNS`.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import os
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import CodeType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import pytest
+
+from streamfold import ChatAnthropic, ChatOpenAI, init_chat_model
+from streamfold.messages import AIMessageChunk
+from streamfold.testing import EmbeddedProvider
+
+SHARED = Path(os.environ.get("STREAMFOLD_SHARED") or Path(__file__).parents[2] / "shared")
+GUIDE = SHARED / "guide" / "models.ru.md"
+
+#: Where the guide imports from, and where we do. The longest match counts.
+MODULES: Final = {
+    "langchain.chat_models": "streamfold.chat_models",
+    "langchain.messages": "streamfold.messages",
+    "langchain.tools": "streamfold.tools",
+    "langchain_anthropic": "streamfold",
+    "langchain_aws": "streamfold",
+    "langchain_core.callbacks": "streamfold.callbacks",
+    "langchain_core.rate_limiters": "streamfold.rate_limiters",
+    "langchain_google_genai": "streamfold",
+    "langchain_huggingface": "streamfold",
+    "langchain_openai": "streamfold",
+}
+
+OPENAI: Final = "openai:gpt-4.1"
+ANTHROPIC: Final = "anthropic:claude-sonnet-4-5-20250929"
+EITHER: Final = (OPENAI, ANTHROPIC)
+THINKING: Final[dict[str, dict[str, Any]]] = {
+    OPENAI: {"reasoning_effort": "low"},
+    ANTHROPIC: {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 4096},
+}
+
+
+class Ran:
+    """What a block left behind: `out` (what it printed), `value` (of its last expression, if it
+    ends with one), and its variables as attributes."""
+
+    def __init__(self, names: dict[str, Any], out: str, value: Any, provider: EmbeddedProvider):
+        self.__dict__.update(names)
+        self.out = out
+        self.value = value
+        self.provider = provider
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """The body of the last request."""
+        body: dict[str, Any] = self.provider.requests[-1].json()
+        return body
+
+
+Check = Callable[[Ran], bool]
+Given = Callable[[str], Mapping[str, Any]]
+
+
+class Run(NamedTuple):
+    """How a block is run.
+
+    `opening`: a piece of its code, so that another edition of the guide is noticed.
+    `check`: what must hold afterwards. `given`: the names that the prose takes for granted, made
+    for a model's name. `models`: the models to run it with. `fill`: code for its placeholders,
+    with URL for the provider's address.
+    """
+
+    opening: str
+    check: Check
+    given: Given = lambda model: {"model": init_chat_model(model)}
+    models: tuple[str, ...] = EITHER
+    fill: Mapping[str, str] = {}
+
+
+def nothing(model: str) -> Mapping[str, Any]:
+    """The block brings all that it needs."""
+    return {}
+
+
+def factory(model: str) -> Mapping[str, Any]:
+    return {"init_chat_model": init_chat_model}
+
+
+def thinking(model: str) -> Mapping[str, Any]:
+    return {"model": init_chat_model(model, **THINKING[model])}
+
+
+def _one(check: Check, opening: str, given: Given = nothing, **fill: str) -> Run:
+    """A block that names its own model."""
+    return Run(opening, check, given, ("",), fill)
+
+
+def _answers(ran: Ran) -> bool:
+    """The block's model works."""
+    return "попугаи" in ran.model.invoke("Почему попугаи говорят?").text
+
+
+def _joined(ran: Ran) -> str:
+    """What `print(text, end="|")` said."""
+    return ran.out.replace("|", "")
+
+
+FEATHERS: Final = "Почему у попугаев красочные перья?"
+
+RUNS: Final[dict[int, Run]] = {
+    # Initialisation
+    1: _one(lambda ran: isinstance(ran.model, ChatOpenAI) and _answers(ran), "init_chat_model("),
+    2: _one(lambda ran: isinstance(ran.model, ChatOpenAI) and _answers(ran), "ChatOpenAI("),
+    4: _one(lambda ran: isinstance(ran.model, ChatAnthropic) and _answers(ran), "init_chat_model("),
+    5: _one(lambda ran: isinstance(ran.model, ChatAnthropic) and _answers(ran), "ChatAnthropic("),
+    18: Run("response = model.invoke(", lambda ran: "попугаи" in ran.response.text),
+    19: _one(
+        lambda ran: (
+            _answers(ran) and (ran.sent["max_tokens"], ran.sent["temperature"]) == (1000, 0.7)
+        ),
+        "timeout=30",
+        factory,
+    ),
+    # Invoke
+    20: Run(
+        "print(response)", lambda ran: FEATHERS in ran.out and ran.out.startswith("AIMessage(")
+    ),
+    21: Run('{"role": "system"', lambda ran: "building applications" in ran.response.text),
+    22: Run("SystemMessage(", lambda ran: "building applications" in ran.response.text),
+    # Stream
+    23: Run('end="|"', lambda ran: FEATHERS in _joined(ran) and ran.out.count("|") > 10),
+    24: Run(
+        '"tool_call_chunk"',
+        lambda ran: "Рассуждение:" in ran.out and "небо" in ran.out and ran.chunk.content == "",
+        thinking,
+    ),
+    25: Run(
+        "full + chunk",
+        lambda ran: (
+            isinstance(ran.full, AIMessageChunk)
+            and ran.full.content_blocks == [{"type": "text", "text": ran.full.text}]
+            and ran.out.splitlines()[-1] == str(ran.full.content_blocks)
+        ),
+    ),
+    # Batch
+    28: Run(
+        "model.batch(",
+        lambda ran: [FEATHERS in r.text for r in ran.responses] == [True, False, False],
+    ),
+    29: Run("batch_as_completed", lambda ran: _indexes(ran.out) == {0, 1, 2}),
+    30: Run(
+        "max_concurrency",
+        lambda ran: (
+            [message.text for message in ran.value]
+            == [ran.model.invoke(text).text for text in ran.list_of_inputs]
+            and ran.provider.connections <= 5
+        ),
+        lambda model: {
+            "model": init_chat_model(model),
+            "list_of_inputs": [f"Сколько будет {n} + {n}?" for n in range(12)],
+        },
+    ),
+    # Profiles
+    46: Run("model.profile", lambda ran: isinstance(ran.value, dict)),
+    47: _one(
+        lambda ran: ran.model.profile == ran.custom_profile,
+        "custom_profile = {",
+        factory,
+        **{'"..."': '"gpt-4.1"'},
+    ),
+    48: Run(
+        "model.model_copy(",
+        lambda ran: ran.value.profile["key"] == "value" and "key" not in ran.model.profile,
+    ),
+    # What is in an answer
+    52: Run("Создать картинку", lambda ran: ast.literal_eval(ran.out)[0]["type"] == "text"),
+    53: Run(
+        "chunk.content_blocks",
+        lambda ran: "[{'type': 'reasoning'" in ran.out and "\nперья" in ran.out.replace(" ", ""),
+        thinking,
+    ),
+    54: Run('step["reasoning"]', lambda ran: "Пользователь пишет" in ran.out, thinking),
+    # Addresses
+    58: _one(
+        lambda ran: _answers(ran) and ran.sent["model"] == "MODEL_NAME",
+        'base_url="BASE_URL"',
+        factory,
+        **{'"BASE_URL"': '"URL/v1"'},
+    ),
+    59: _one(lambda ran: isinstance(ran.model, ChatOpenAI), "openai_proxy="),
+    60: _one(
+        lambda ran: "logprob" in ran.out and ran.response.response_metadata["logprobs"]["content"],
+        ".bind(logprobs=True)",
+        factory,
+    ),
+}
+
+#: Blocks that are not run yet, and what they wait for.
+LATER: Final[dict[int, str]] = {
+    **dict.fromkeys((7, 8, 10, 11, 13, 14, 16, 17), "providers other than OpenAI and Anthropic"),
+    26: "astream_events",
+    **dict.fromkeys((32, 33, 34, 35, 36, 37, 38, 39), "@tool and bind_tools"),
+    **dict.fromkeys((40, 41, 42, 43, 44, 45), "with_structured_output"),
+    55: "server tools by bind_tools",
+    57: "rate limiters",
+    **dict.fromkeys((61, 63), "usage callbacks"),
+    65: "callbacks",
+    **dict.fromkeys((66, 67, 68, 69, 71), "configurable models"),
+}
+
+#: Python in name only: what a call returns.
+SHOWN: Final = {56, 62, 64}
+
+
+# ---- reading and running -------------------------------------------------------------------------
+
+
+class Block(NamedTuple):
+    """A fenced block of the guide, without its indentation."""
+
+    number: int
+    language: str
+    code: str
+
+
+def blocks() -> list[Block]:
+    """All blocks of the guide, numbered from 0; none where there is no guide."""
+    if not GUIDE.exists():
+        return []
+    fence = re.compile(r"^[ ]*```(\w*)[^\n]*\n(.*?)^[ ]*```", re.MULTILINE | re.DOTALL)
+    found = fence.findall(GUIDE.read_text(encoding="utf-8"))
+    return [Block(n, lang, textwrap.dedent(code)) for n, (lang, code) in enumerate(found)]
+
+
+BLOCKS: Final = blocks()
+
+pytestmark = pytest.mark.skipif(not BLOCKS, reason=f"there is no guide at {GUIDE}")
+
+
+def translated(code: str) -> str:
+    """The code with our modules in its import lines; nothing else is touched."""
+    return re.sub(r"^([ ]*from[ ]+)(langchain[\w.]*)", _ours, code, flags=re.MULTILINE)
+
+
+def _ours(line: re.Match[str]) -> str:
+    return line[1] + MODULES[line[2]]
+
+
+def run(code: str, names: dict[str, Any]) -> Any:
+    """Run `code` as a notebook cell: it may await, and its last expression is its value."""
+    tree = ast.parse(code)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    _execute(compile(tree, GUIDE.name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+    if not isinstance(last, ast.Expr):
+        return None
+    expression = ast.Expression(last.value)
+    return _execute(compile(expression, GUIDE.name, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+
+
+def _execute(code: CodeType, names: dict[str, Any]) -> Any:
+    if not code.co_flags & inspect.CO_COROUTINE:
+        return eval(code, names)
+
+    async def awaited() -> Any:
+        return await eval(code, names)
+
+    return asyncio.run(awaited())
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedProvider]:
+    """Both vendors at once; the variables of both lead to it, and are as they were afterwards."""
+    with EmbeddedProvider() as provider:
+        for vendor, path in (("OPENAI", "/v1"), ("ANTHROPIC", "")):
+            monkeypatch.setenv(f"{vendor}_BASE_URL", provider.url + path)
+            monkeypatch.setenv(f"{vendor}_API_KEY", "any")
+        yield provider
+
+
+def _cases() -> Iterator[Any]:
+    for number, row in RUNS.items():
+        for model in row.models:
+            yield pytest.param(number, model, id=f"{number}-{model.partition(':')[0]}".rstrip("-"))
+
+
+@pytest.mark.parametrize(("number", "model"), list(_cases()))
+def test_block(
+    number: int, model: str, provider: EmbeddedProvider, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The block runs and leaves behind what the guide says."""
+    row, code = RUNS[number], translated(BLOCKS[number].code)
+    assert row.opening in code
+    for placeholder, value in row.fill.items():
+        assert placeholder in code
+        code = code.replace(placeholder, value.replace("URL", provider.url))
+    names = dict(row.given(model))
+    value = run(code, names)
+    assert row.check(Ran(names, capsys.readouterr().out, value, provider))
+
+
+def test_every_block_is_in_a_table() -> None:
+    """Each Python block is run, or waits for something that is named; no row is left over."""
+    # Two blocks without a language show output.
+    python = {block.number for block in BLOCKS if block.language == "python"}
+    assert python == RUNS.keys() | LATER.keys() | SHOWN
+    assert not RUNS.keys() & LATER.keys()
+
+
+def test_every_import_has_a_home() -> None:
+    """No block imports from a module that the table does not know."""
+    for block in BLOCKS:
+        assert "from langchain" not in translated(block.code)
+
+
+def _indexes(printed: str) -> set[int]:
+    """The indexes of printed ``(index, message)`` pairs."""
+    return {int(line[1]) for line in printed.splitlines()}
