@@ -38,7 +38,7 @@ from tables import table, verdict
 
 HERE = Path(__file__).resolve().parent
 TIMEOUT_SECONDS = 600
-NOT_INHERITED = ("OPENAI_", "ANTHROPIC_", "LANGCHAIN_", "LANGSMITH_")
+NOT_INHERITED = ("OPENAI_", "ANTHROPIC_", "LANGCHAIN_", "LANGSMITH_", "PYTHONDONTWRITE")
 
 
 @dataclass(frozen=True)

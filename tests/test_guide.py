@@ -28,7 +28,7 @@ from streamfold.testing import EmbeddedProvider
 SHARED = Path(os.environ.get("STREAMFOLD_SHARED") or Path(__file__).parents[2] / "shared")
 GUIDE = SHARED / "guide" / "models.ru.md"
 
-#: Where the guide imports from, and where we do. The longest match counts.
+#: Where the guide imports from, and where we do.
 MODULES: Final = {
     "langchain.chat_models": "streamfold.chat_models",
     "langchain.messages": "streamfold.messages",
@@ -79,13 +79,13 @@ Given = Callable[[str], Mapping[str, Any]]
 class Run(NamedTuple):
     """How a block is run.
 
-    `opening`: a piece of its code, so that another edition of the guide is noticed.
+    `piece`: some of its code, so that another edition of the guide is noticed.
     `check`: what must hold afterwards. `given`: the names that the prose takes for granted, made
     for a model's name. `models`: the models to run it with. `fill`: code for its placeholders,
     with URL for the provider's address.
     """
 
-    opening: str
+    piece: str
     check: Check
     given: Given = lambda model: {"model": init_chat_model(model)}
     models: tuple[str, ...] = EITHER
@@ -105,9 +105,9 @@ def thinking(model: str) -> Mapping[str, Any]:
     return {"model": init_chat_model(model, **THINKING[model])}
 
 
-def _one(check: Check, opening: str, given: Given = nothing, **fill: str) -> Run:
+def _one(check: Check, piece: str, given: Given = nothing, **fill: str) -> Run:
     """A block that names its own model."""
-    return Run(opening, check, given, ("",), fill)
+    return Run(piece, check, given, ("",), fill)
 
 
 def _answers(ran: Ran) -> bool:
@@ -304,13 +304,14 @@ def test_block(
 ) -> None:
     """The block runs and leaves behind what the guide says."""
     row, code = RUNS[number], translated(BLOCKS[number].code)
-    assert row.opening in code
+    assert row.piece in code
     for placeholder, value in row.fill.items():
         assert placeholder in code
         code = code.replace(placeholder, value.replace("URL", provider.url))
     names = dict(row.given(model))
     value = run(code, names)
-    assert row.check(Ran(names, capsys.readouterr().out, value, provider))
+    out = capsys.readouterr().out
+    assert row.check(Ran(names, out, value, provider)), out
 
 
 def test_every_block_is_in_a_table() -> None:

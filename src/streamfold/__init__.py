@@ -9,9 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .chat_models import AzureChatOpenAI as AzureChatOpenAI
     from .chat_models import ChatAnthropic as ChatAnthropic
+    from .chat_models import ChatBedrock as ChatBedrock
+    from .chat_models import ChatBedrockConverse as ChatBedrockConverse
+    from .chat_models import ChatGoogleGenerativeAI as ChatGoogleGenerativeAI
+    from .chat_models import ChatHuggingFace as ChatHuggingFace
     from .chat_models import ChatModel as ChatModel
+    from .chat_models import ChatOllama as ChatOllama
     from .chat_models import ChatOpenAI as ChatOpenAI
+    from .chat_models import ChatVertexAI as ChatVertexAI
+    from .chat_models import HuggingFaceEndpoint as HuggingFaceEndpoint
     from .chat_models import init_chat_model as init_chat_model
     from .chunks import AIMessageChunk as AIMessageChunk
     from .limits import Limits as Limits
@@ -22,6 +30,8 @@ if TYPE_CHECKING:
     from .messages import ToolMessage as ToolMessage
     from .messages import messages_from_dict as messages_from_dict
     from .messages import messages_to_dict as messages_to_dict
+    from .net.tokens import azure_token_provider as azure_token_provider
+    from .net.tokens import google_token_provider as google_token_provider
     from .vendors import Vendor as Vendor
     from .vendors import register_provider as register_provider
 
@@ -30,15 +40,25 @@ __version__ = "0.1.0"
 _HOMES = {
     "AIMessage": "messages",
     "AIMessageChunk": "chunks",
+    "AzureChatOpenAI": "chat_models",
     "ChatAnthropic": "chat_models",
+    "ChatBedrock": "chat_models",
+    "ChatBedrockConverse": "chat_models",
+    "ChatGoogleGenerativeAI": "chat_models",
+    "ChatHuggingFace": "chat_models",
     "ChatModel": "chat_models",
+    "ChatOllama": "chat_models",
     "ChatOpenAI": "chat_models",
+    "ChatVertexAI": "chat_models",
+    "HuggingFaceEndpoint": "chat_models",
     "HumanMessage": "messages",
     "Limits": "limits",
     "SystemMessage": "messages",
     "Timeouts": "limits",
     "ToolMessage": "messages",
     "Vendor": "vendors",
+    "azure_token_provider": "net.tokens",
+    "google_token_provider": "net.tokens",
     "init_chat_model": "chat_models",
     "messages_from_dict": "messages",
     "messages_to_dict": "messages",

@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -54,7 +54,7 @@ class _Log:
         self.items = items
         self.ends: dict[int, bool] = {len(items): True}
         self.lock = threading.Lock()
-        self.fold = Fold()
+        self.fold: Fold | None = None  # most logs of one chunk are never read
         self.folded = 0
 
     def read(self, length: int, reader: Callable[[Fold], T]) -> T | None:
@@ -62,25 +62,29 @@ class _Log:
         with self.lock:
             if self.folded > length:
                 return None
+            fold = self.fold
+            if fold is None:
+                fold = self.fold = Fold()
             if self.folded < length:
-                self.fold.take(self.items[self.folded : length])
+                fold.take(self.items[self.folded : length])
                 self.folded = length
-            return reader(self.fold)
+            return reader(fold)
 
 
 class _ChunkFields(AIMessage, frozen=True, kw_only=True, tag="AIMessageChunk"):
-    """Where the fields of a chunk live; `AIMessageChunk` shows what they fold to instead.
+    """Where the constructor's arguments lie. What the attributes show instead is what the events
+    fold to: see `_ATTRIBUTES`.
 
     Defaults that are containers would be built for every chunk, so they are None here.
     """
 
-    response_metadata: Any = None
-    extras: Any = None
-    tool_calls: Any = None
-    invalid_tool_calls: Any = None
-    tool_call_chunks: Any = None
-    chunk_position: Any = None
-    events: Any = None
+    response_metadata: dict[str, Any] = None  # type: ignore[assignment]
+    extras: dict[str, Any] = None  # type: ignore[assignment]
+    tool_calls: list[ToolCall] = None  # type: ignore[assignment]
+    invalid_tool_calls: list[InvalidToolCall] = None  # type: ignore[assignment]
+    tool_call_chunks: list[ToolCallChunk] = None  # type: ignore[assignment]
+    chunk_position: Literal["last"] | None = None
+    events: list[ChunkEvent] = None  # type: ignore[assignment]
     _log: Any = None
     _length: int = 0
 
@@ -125,10 +129,10 @@ class AIMessageChunk(_ChunkFields, frozen=True, tag="AIMessageChunk"):
     # ---- the algebra -----------------------------------------------------------------------------
 
     def __add__(self, other: object) -> AIMessageChunk:
-        if not isinstance(other, AIMessageChunk):
-            return NotImplemented
         if other.__class__ is TextChunk:
             return _appended(self, (other,), 1)
+        if not isinstance(other, AIMessageChunk):
+            return NotImplemented
         tail = _items(other)
         return _appended(self, tail, len(tail)) if tail else self
 
@@ -140,7 +144,7 @@ class AIMessageChunk(_ChunkFields, frozen=True, tag="AIMessageChunk"):
     # ---- reading ---------------------------------------------------------------------------------
 
     def _fold(self, reader: Callable[[Fold], T]) -> T:
-        result = self._log.read(self._length, reader)
+        result: T | None = self._log.read(self._length, reader)
         if result is not None:
             return result
         # The log was folded past this view (or the reader gave None): move the view to its own.
@@ -149,72 +153,9 @@ class AIMessageChunk(_ChunkFields, frozen=True, tag="AIMessageChunk"):
         return log.read(self._length, reader)  # type: ignore[return-value]
 
     @property
-    def events(self) -> list[ChunkEvent]:
-        """The typed chunk events this chunk was made of."""
-        return [_as_event(item) for item in _items(self)]
-
-    @property
-    def text(self) -> str:
-        return self._fold(Fold.text)
-
-    @property
     def reasoning(self) -> str:
         """All reasoning text that has arrived."""
         return self._fold(Fold.reasoning)
-
-    @property
-    def content(self) -> Any:
-        blocks = self.content_blocks
-        if all(block.keys() == {"type", "text"} for block in blocks):
-            return "".join(block["text"] for block in blocks)
-        return blocks
-
-    @property
-    def content_blocks(self) -> list[Block]:
-        return self._fold(Fold.blocks)
-
-    @property
-    def tool_calls(self) -> list[ToolCall]:
-        """The best reading so far of the calls that are arriving; strict once they are finished."""
-        return self._fold(Fold.tool_calls)
-
-    @property
-    def invalid_tool_calls(self) -> list[InvalidToolCall]:
-        return self._fold(Fold.invalid_tool_calls)
-
-    @property
-    def tool_call_chunks(self) -> list[ToolCallChunk]:
-        """The tool calls as raw pieces: one per call, `args` as far as they have arrived."""
-        return self._fold(Fold.tool_call_chunks)
-
-    @property
-    def usage_metadata(self) -> UsageMetadata | None:
-        return self._fold(lambda fold: (fold.usage(),))[0]
-
-    @property
-    def response_metadata(self) -> dict[str, Any]:
-        return self._fold(Fold.metadata)
-
-    @property
-    def id(self) -> str | None:
-        return self._fold(lambda fold: (fold.id,))[0]
-
-    @property
-    def name(self) -> str | None:
-        return self._fold(lambda fold: (fold.name,))[0]
-
-    @property
-    def finish_reason(self) -> str | None:
-        return self._fold(lambda fold: (fold.finish_reason,))[0]
-
-    @property
-    def chunk_position(self) -> Literal["last"] | None:
-        """`last` once the message has ended."""
-        return "last" if self._fold(lambda fold: (fold.finished,))[0] else None
-
-    @property
-    def extras(self) -> dict[str, Any]:
-        return {}
 
     def to_message(self, finish_reason: str | None = None) -> AIMessage:
         """The message that has arrived, as an `AIMessage`: tool calls are judged for good.
@@ -268,6 +209,62 @@ class AIMessageChunk(_ChunkFields, frozen=True, tag="AIMessageChunk"):
         return AIMessageChunk(events=self.events)
 
 
+def _read_content(fold: Fold) -> Any:
+    blocks = fold.blocks()
+    if all(block.keys() == {"type", "text"} for block in blocks):
+        return "".join(block["text"] for block in blocks)
+    return blocks
+
+
+# What the attributes of a chunk show. They have the names of the constructor's arguments, which
+# are slots of the struct; these properties hide the slots. A reader gives a tuple of one where its
+# value may be None, which `_Log.read` takes for "not from here".
+_ATTRIBUTES: Final[dict[str, tuple[Callable[[Fold], Any], str]]] = {
+    "content": (_read_content, "A str if there is only text, else the content blocks."),
+    "text": (Fold.text, "All visible text that has arrived."),
+    "content_blocks": (Fold.blocks, "What has arrived, as blocks of one shape for all providers."),
+    "tool_calls": (
+        Fold.tool_calls,
+        "The best reading so far of the calls that are arriving; strict once they are finished.",
+    ),
+    "invalid_tool_calls": (Fold.invalid_tool_calls, "The calls that must not be run, and why."),
+    "tool_call_chunks": (
+        Fold.tool_call_chunks,
+        "The tool calls as raw pieces: one per call, `args` as far as they have arrived.",
+    ),
+    "response_metadata": (Fold.metadata, "What else the provider said about the answer."),
+    "extras": (lambda fold: {}, "Nothing: what only one vendor knows is in the blocks."),
+    "usage_metadata": (lambda fold: (fold.usage(),), "Tokens, as far as they were reported."),
+    "id": (lambda fold: (fold.id,), "The provider's id of the answer."),
+    "name": (lambda fold: (fold.name,), "The name of the speaker, if it has one."),
+    "finish_reason": (lambda fold: (fold.finish_reason,), "Why the answer ended; None before."),
+    "chunk_position": (
+        lambda fold: ("last" if fold.finished else None,),
+        "`last` once the message has ended.",
+    ),
+}
+
+
+def _attribute(reader: Callable[[Fold], Any], doc: str) -> property:
+    def read(chunk: AIMessageChunk) -> Any:
+        value = chunk._fold(reader)
+        return value[0] if value.__class__ is tuple else value
+
+    return property(read, doc=doc)
+
+
+for _name, _described in _ATTRIBUTES.items():
+    setattr(AIMessageChunk, _name, _attribute(*_described))
+setattr(  # noqa: B010 - as those above, but it shows the events themselves
+    AIMessageChunk,
+    "events",
+    property(
+        lambda chunk: [_as_event(item) for item in _items(chunk)],
+        doc="The typed chunk events this chunk was made of.",
+    ),
+)
+
+
 class _NoPostInit:
     """msgspec calls `__post_init__` if the class has one; the leaf says that it has none."""
 
@@ -281,16 +278,12 @@ class TextChunk(AIMessageChunk, frozen=True, gc=False, tag="AIMessageChunk"):
     text: str = ""
     index: int | None = None
 
-    __post_init__ = _NoPostInit()  # type: ignore[assignment]
+    __post_init__ = _NoPostInit()  # type: ignore[misc]
 
     def _fold(self, reader: Callable[[Fold], T]) -> T:
         fold = Fold()
         fold.take((self,))
         return reader(fold)
-
-    @property
-    def content(self) -> Any:
-        return self.text
 
 
 def _take_text(fold: Fold, chunk: TextChunk) -> None:
@@ -310,10 +303,13 @@ def _as_event(item: Any) -> ChunkEvent:
     return TextDelta(item.text, item.index) if item.__class__ is TextChunk else item
 
 
-class _View(AIMessageChunk, frozen=True, tag="AIMessageChunk"):
-    """A chunk made from a log: nothing to translate, nothing to check."""
+class _View(AIMessageChunk, frozen=True, gc=False, tag="AIMessageChunk"):
+    """A chunk made from a log: nothing to translate, nothing to check. `_View("", log, length)`."""
 
-    __post_init__ = _NoPostInit()  # type: ignore[assignment]
+    _log: Any = None
+    _length: int = 0
+
+    __post_init__ = _NoPostInit()  # type: ignore[misc]
 
 
 def _appended(left: AIMessageChunk, tail: Any, count: int) -> AIMessageChunk:
@@ -321,19 +317,21 @@ def _appended(left: AIMessageChunk, tail: Any, count: int) -> AIMessageChunk:
     log, length = left._log, left._length
     if log is None:  # a TextChunk: its first `+`
         log, length = _Log([left]), 1
-    if log.ends.pop(length, None) is None:
+    ends = log.ends
+    if ends.pop(length, None) is None:
         log = _Log(log.items[:length])
-        log.ends.clear()
+        ends = log.ends
+        ends.clear()
     log.items.extend(tail)
     length += count
-    log.ends[length] = True
-    return _View(_log=log, _length=length)
+    ends[length] = True
+    return _View("", log, length)
 
 
 def fold_events(events: Iterable[Any]) -> AIMessageChunk:
     """A chunk made of `events` (or `TextChunk`s), which are taken as they are."""
     items = list(events)
-    return _View(_log=_Log(items), _length=len(items))
+    return _View("", _Log(items), len(items))
 
 
 def message_from_fold(fold: Fold, finish_reason: str | None = None) -> AIMessage:

@@ -193,7 +193,7 @@ class StructuredOutputError(StreamfoldError):
     raw: AIMessage | None = None
 
 
-class ToolException(StreamfoldError):  # noqa: N818 - the name users of the guide know
+class ToolException(StreamfoldError):
     """Raise it inside a tool to hand the model an error message instead of a result."""
 
 

@@ -73,7 +73,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigurationError(f"Limits.{name} is {value!r}: expected an int of 1 or more")
+                raise ConfigurationError(
+                    f"Limits.{name} is {value!r}: expected an int of 1 or more"
+                )
 
 
 DEFAULT_TIMEOUTS: Final = Timeouts()

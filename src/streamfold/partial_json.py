@@ -35,8 +35,9 @@ def strict_object(raw: str, *, max_depth: int = 64) -> dict[str, Any]:
 
 
 def best_reading(raw: str) -> Any:
-    """What has arrived of an unfinished document: an unfinished string shows its beginning, an
-    unfinished number or key is left out. Raises ValueError where no continuation could be valid."""
+    """What has arrived of an unfinished document: an unfinished string shows its beginning and a
+    number the digits so far, an unfinished key is left out, and what follows a closed document is
+    not looked at. Raises ValueError where no continuation could be valid."""
     return jiter.from_json(
         raw.encode("utf-8", "replace"), partial_mode="trailing-strings", allow_inf_nan=False
     )

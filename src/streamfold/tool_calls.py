@@ -150,6 +150,8 @@ def judge(
 
 
 def _could_go_on(raw: str) -> bool:
+    if ObjectScanner().scan([raw]):
+        return False  # an object has closed, and it is not all there is
     try:
         best_reading(raw)
     except ValueError:
@@ -168,7 +170,7 @@ def _cut_off(finish_reason: str | None) -> str:
 
 
 def read_unfinished(raw: str) -> dict[str, Any] | None:
-    """The best reading of arguments that are still arriving; None if they can never be an object."""
+    """The best reading of arguments that are still arriving; None if they can be no object."""
     if not raw.strip():
         return {}
     try:

@@ -23,19 +23,23 @@ __all__ = ["Vendor", "dialect", "infer_provider", "register_provider", "vendor",
 class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     """One vendor.
 
-    - `dialect`: the module of `wire/` that speaks its API;
+    - `dialect`: the module of `wire/` that speaks its API; `other_dialects`: further ones;
     - `base_url`: the default address (None: must be given); `base_url_env` may replace it;
     - `key_env`: variables that may hold the key, the first one set counts; `needs_key`: whether
       the vendor's own address asks for one;
     - `auth`: how the key is sent (`net/auth.py`);
     - `patterns`: regular expressions for model names that mean this vendor;
     - `quirks`: departures from the dialect that its `encode` knows;
-    - `aliases`: parameter names of this vendor's users, and the standard name of each;
+    - `address`: the function of `addresses.py` that finds its address;
+    - `settings`: parameters of that address; `aliases`: names that this vendor's users know for
+      parameters, and the standard name of each;
     - `start_hint`: for local servers, how to start one.
     """
 
     name: str
     dialect: str
+    other_dialects: tuple[str, ...] = ()
+    address: str = "plain"
     base_url: str | None = None
     base_url_env: tuple[str, ...] = ()
     key_env: tuple[str, ...] = ()
@@ -43,6 +47,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     auth: str = "bearer"
     patterns: tuple[str, ...] = ()
     quirks: frozenset[str] = frozenset()
+    settings: frozenset[str] = frozenset()
     aliases: dict[str, str] = {}
     start_hint: str = ""
 
@@ -63,6 +68,25 @@ def _local(name: str, base_url: str, start_hint: str) -> Vendor:
     return _openai_like(name, base_url, needs_key=False, start_hint=start_hint)
 
 
+_AZURE_SETTINGS: Final = frozenset(
+    {"azure_endpoint", "azure_deployment", "api_version", "azure_ad_token"}
+    | {"azure_ad_token_provider", "azure_resource"}
+)
+_GOOGLE_SETTINGS: Final = frozenset({"project", "location", "credentials"})
+_AWS_SETTINGS: Final = frozenset(
+    {"region_name", "credentials_profile_name"}
+    | {"aws_access_key_id", "aws_secret_access_key", "aws_session_token"}
+)
+_BEDROCK: Final = {
+    "dialect": "bedrock",
+    "address": "bedrock",
+    "base_url_env": ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME",),
+    "key_env": ("AWS_BEARER_TOKEN_BEDROCK",),
+    "needs_key": False,
+    "settings": _AWS_SETTINGS,
+    "aliases": {"region": "region_name", "endpoint_url": "base_url", "bedrock_api_key": "api_key"},
+}
+
 _ROWS: Final = (
     Vendor(
         name="openai",
@@ -74,6 +98,19 @@ _ROWS: Final = (
         quirks=frozenset({"max_completion_tokens"}),
     ),
     Vendor(
+        name="azure_openai",
+        dialect="openai_chat",
+        address="azure",
+        key_env=("AZURE_OPENAI_API_KEY",),
+        quirks=frozenset({"max_completion_tokens"}),
+        settings=_AZURE_SETTINGS,
+        aliases={
+            "deployment_name": "azure_deployment",
+            "openai_api_version": "api_version",
+            "azure_openai_api_key": "api_key",
+        },
+    ),
+    Vendor(
         name="anthropic",
         dialect="anthropic",
         base_url="https://api.anthropic.com",
@@ -81,6 +118,77 @@ _ROWS: Final = (
         key_env=("ANTHROPIC_API_KEY",),
         auth="x-api-key",
         patterns=(r"claude",),
+    ),
+    Vendor(
+        name="google_anthropic_vertex",
+        dialect="anthropic",
+        address="vertex_anthropic",
+        needs_key=False,
+        quirks=frozenset({"vertex"}),
+        settings=_GOOGLE_SETTINGS,
+    ),
+    Vendor(
+        name="azure_anthropic",
+        dialect="anthropic",
+        address="azure_anthropic",
+        base_url_env=("ANTHROPIC_FOUNDRY_BASE_URL",),
+        key_env=("ANTHROPIC_FOUNDRY_API_KEY",),
+        auth="x-api-key",
+        settings=_AZURE_SETTINGS,
+    ),
+    Vendor(
+        name="google_genai",
+        dialect="gemini",
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        base_url_env=("GOOGLE_GEMINI_BASE_URL",),
+        key_env=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+        auth="x-goog-api-key",
+        patterns=(r"gemini", r"gemma", r"models/gemini"),
+        aliases={"google_api_key": "api_key", "client_options": "base_url"},
+    ),
+    Vendor(
+        name="google_vertexai",
+        dialect="gemini",
+        address="vertex",
+        base_url_env=("GOOGLE_VERTEX_BASE_URL",),
+        needs_key=False,
+        settings=_GOOGLE_SETTINGS,
+        aliases={"google_api_key": "api_key"},
+    ),
+    Vendor(
+        name="bedrock_converse",
+        patterns=(r"((us|eu|apac|jp|au|ca|sa|us-gov|global)\.)?(amazon|anthropic|meta)\.",),
+        **_BEDROCK,  # type: ignore[arg-type]
+    ),
+    Vendor(name="bedrock", **_BEDROCK),  # type: ignore[arg-type]
+    _openai_like(
+        "huggingface",
+        "https://router.huggingface.co/v1",
+        "HUGGINGFACEHUB_API_TOKEN",
+        "HF_TOKEN",
+        address="huggingface",
+        base_url_env=("HF_INFERENCE_BASE_URL",),
+        settings=frozenset({"endpoint_url", "task"}),
+        aliases={"repo_id": "model", "huggingfacehub_api_token": "api_key"},
+    ),
+    Vendor(
+        name="ollama",
+        dialect="ollama",
+        address="ollama",
+        base_url="http://localhost:11434",
+        base_url_env=("OLLAMA_BASE_URL",),
+        key_env=("OLLAMA_API_KEY",),
+        needs_key=False,
+        start_hint="ollama serve",
+    ),
+    Vendor(
+        name="cohere",
+        dialect="cohere",
+        base_url="https://api.cohere.com",
+        base_url_env=("CO_API_URL",),
+        key_env=("CO_API_KEY", "COHERE_API_KEY"),
+        patterns=(r"command",),
+        aliases={"cohere_api_key": "api_key"},
     ),
     _openai_like("together", "https://api.together.xyz/v1"),
     _openai_like("groq", "https://api.groq.com/openai/v1"),
@@ -184,7 +292,7 @@ def dialect(name: str) -> Dialect:
         raise ConfigurationError(
             f"dialect {name!r} is unknown: expected one of {', '.join(DIALECTS)}"
         )
-    return importlib.import_module(f"{__package__}.wire.{name}")  # type: ignore[return-value]
+    return importlib.import_module(f"{__package__}.wire.{name}")
 
 
 #: The dialects there are: modules of `wire/`.

@@ -25,7 +25,11 @@ def every_log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _no_late_warnings() -> Iterator[None]:
-    """What was left to the garbage collector warns in the module that left it."""
+def _late_warnings() -> Iterator[None]:
+    """What is left to the garbage collector warns in the test that left it: collecting is cheap
+    where nothing older is looked at."""
+    gc.collect()
+    gc.freeze()
     yield
+    gc.unfreeze()
     gc.collect()

@@ -3,7 +3,31 @@
 from __future__ import annotations
 
 from .base import ChatModel
-from .classes import ChatAnthropic, ChatOpenAI
+from .classes import (
+    AzureChatOpenAI,
+    ChatAnthropic,
+    ChatBedrock,
+    ChatBedrockConverse,
+    ChatGoogleGenerativeAI,
+    ChatHuggingFace,
+    ChatOllama,
+    ChatOpenAI,
+    ChatVertexAI,
+    HuggingFaceEndpoint,
+)
 from .init import init_chat_model
 
-__all__ = ["ChatAnthropic", "ChatModel", "ChatOpenAI", "init_chat_model"]
+__all__ = [
+    "AzureChatOpenAI",
+    "ChatAnthropic",
+    "ChatBedrock",
+    "ChatBedrockConverse",
+    "ChatGoogleGenerativeAI",
+    "ChatHuggingFace",
+    "ChatModel",
+    "ChatOllama",
+    "ChatOpenAI",
+    "ChatVertexAI",
+    "HuggingFaceEndpoint",
+    "init_chat_model",
+]

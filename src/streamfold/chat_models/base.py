@@ -7,47 +7,41 @@ several event loops and threads, one after the other or at once. Everything that
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
+from ..addresses import Address, resolve
 from ..chunks import AIMessageChunk, fold_events
 from ..coercion import coerce_messages
 from ..config import RunnableConfig, merge_configs
 from ..errors import ConfigurationError
 from ..limits import DEFAULT_LIMITS, Limits, Timeouts
 from ..messages import AIMessage
-from ..net.auth import Key, checked_key
+from ..net.auth import checked_key
 from ..net.clients import Connections
 from ..runnables import Runnable
 from ..secret import Secret
 from ..vendors import Vendor, dialect, vendor
+from ..wire.codec import Dialect
 from ..wire.request import ChatRequest
-from .parameters import REQUEST, SETTINGS, checked_parameters
+from .parameters import REQUEST, checked_parameters, is_setting
 
 if TYPE_CHECKING:  # the HTTP stack is loaded when the first call is made
     from ..net.transport import Call
 
 __all__ = ["ChatModel"]
 
-_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
-
 
 class _Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The parameters that are not sent, resolved: environment read, values checked."""
+    """The parameters that are not sent, checked and with their defaults."""
 
-    base_url: str
-    key: Key | None
     timeouts: Timeouts
     limits: Limits
     max_retries: int
     headers: dict[str, str]
     query: dict[str, str]
-    stream_usage: bool
     streaming: bool
     profile: dict[str, Any]
 
@@ -65,8 +59,10 @@ class ChatModel(Runnable):
     #: The vendor of a named class.
     provider: ClassVar[str] = ""
 
-    def __init__(self, model: str | None = None, *, provider: str | None = None, **params: Any):
-        row = vendor(provider or self.provider)
+    def __init__(
+        self, model: str | None = None, *, model_provider: str | None = None, **params: Any
+    ) -> None:
+        row = vendor(model_provider or self.provider)
         if model is not None:
             params = {"model": model, **params}
         self._set(row, checked_parameters(params, row), {}, {}, None)
@@ -79,15 +75,18 @@ class ChatModel(Runnable):
         config: Mapping[str, Any],
         connections: Connections | None,
     ) -> None:
-        model = params.get("model")
-        if not model:
-            raise ConfigurationError(f"model is missing: name one of {row.name}'s models")
+        if not params.get("model"):
+            deployment = params.get("azure_deployment")
+            if not deployment:
+                raise ConfigurationError(f"model is missing: name one of {row.name}'s models")
+            params = {**params, "model": deployment}
         self._vendor = row
-        self._dialect = dialect(row.dialect)
-        self._params = _with_secret(params, row)
+        self._params = _with_secrets(params)
         self._bound = bound
         self._config = merge_configs(config)
-        self._settings = _settings(self._params, row)
+        self._settings = _settings(self._params)
+        self._addresses: dict[str, Address] = {}
+        self._address(row.dialect)  # what is missing is said now, not at the first call
         self._connections = connections or Connections(
             proxy=params.get("proxy"), http_client=params.get("http_client")
         )
@@ -126,7 +125,7 @@ class ChatModel(Runnable):
         return self._settings.profile
 
     def __repr__(self) -> str:
-        shown = {k: v for k, v in self._params.items() if k not in ("model", "api_key")}
+        shown = {k: v for k, v in self._params.items() if k not in ("model", *_SECRETS)}
         parts = [repr(self.model), *(f"{k}={v!r}" for k, v in {**shown, **self._bound}.items())]
         name = type(self).__name__
         where = f", provider={self._vendor.name!r}" if name == "ChatModel" else ""
@@ -199,27 +198,48 @@ class ChatModel(Runnable):
         said = checked_parameters(kwargs, self._vendor, call=True) if kwargs else {}
         params = {**self._params, **self._bound, **said}
         settings = self._settings
-        request = self._dialect.encode(self._request(input, params, stream))
+        spoken = self._spoken(params)
+        address = self._address(spoken.NAME)
+        request = spoken.encode(self._request(input, params, stream))
         timeouts = settings.timeouts
         if "timeout" in said:
             timeouts = Timeouts.of(said["timeout"])
         limits, name = settings.limits, self._vendor.name
         return Call(
             request=request,
-            base_url=settings.base_url,
-            decoder=lambda: self._dialect.Decoder(limits, provider=name),
+            base_url=address.base_url,
+            decoder=lambda: spoken.Decoder(limits, provider=name),
             connections=self._connections,
             timeouts=timeouts,
             limits=limits,
             max_retries=params.get("max_retries", settings.max_retries),
             stream=stream,
-            auth=self._vendor.auth,
-            key=settings.key,
+            auth=address.auth,
+            key=address.key,
             headers=settings.headers,
-            query=settings.query,
+            query={**address.query, **settings.query},
             provider=name,
             model=params["model"],
         )
+
+    def _spoken(self, params: Mapping[str, Any]) -> Dialect:
+        """The dialect of one call: a few vendors have two, and some parameters need the second."""
+        row = self._vendor
+        if "openai_responses" not in row.other_dialects:
+            return dialect(row.dialect)
+        chosen = params.get("use_responses_api")
+        if chosen is None:
+            from ..wire.openai_responses_request import use_responses
+
+            chosen = use_responses(params, params.get("tools"))
+        return dialect("openai_responses" if chosen else row.dialect)
+
+    def _address(self, dialect_name: str) -> Address:
+        address = self._addresses.get(dialect_name)
+        if address is None:
+            address = resolve(self._vendor, self._params, dialect_name)
+            self._addresses[dialect_name] = address
+        return address
 
     def _request(self, input: Any, params: Mapping[str, Any], stream: bool) -> ChatRequest:
         standard = {name: params[name] for name in REQUEST if name in params}
@@ -229,7 +249,7 @@ class ChatModel(Runnable):
         body = {
             name: value
             for name, value in params.items()
-            if name not in REQUEST and name not in SETTINGS
+            if name not in REQUEST and not is_setting(name, self._vendor)
         }
         return ChatRequest(
             model=params["model"],
@@ -255,85 +275,37 @@ class ChatModel(Runnable):
 # ---- resolving parameters ------------------------------------------------------------------------
 
 
-def _with_secret(params: dict[str, Any], row: Vendor) -> dict[str, Any]:
-    """`params` with the key wrapped, so that no repr shows it."""
-    key = params.get("api_key")
-    if key is None or isinstance(key, Secret) or callable(key):
-        return params
+_SECRETS = ("api_key", "azure_ad_token", "aws_secret_access_key", "aws_session_token")
+
+
+def _with_secrets(params: dict[str, Any]) -> dict[str, Any]:
+    """`params` with the keys wrapped, so that no repr shows them."""
+    found = {name: _secret(name, params[name]) for name in _SECRETS if name in params}
+    return {**params, **found}
+
+
+def _secret(name: str, key: Any) -> Any:
+    if isinstance(key, Secret) or callable(key):
+        return key
     if hasattr(key, "get_secret_value"):  # pydantic's SecretStr
         key = key.get_secret_value()
     if not isinstance(key, str):
         raise ConfigurationError(
-            f"api_key is {type(key).__name__}: expected a str or a callable that returns one"
+            f"{name} is {type(key).__name__}: expected a str or a callable that returns one"
         )
-    return {**params, "api_key": checked_key(key, "api_key")}
+    return checked_key(key, name)
 
 
-def _settings(params: Mapping[str, Any], row: Vendor) -> _Settings:
-    base_url = _base_url(params, row)
+def _settings(params: Mapping[str, Any]) -> _Settings:
     limits = params.get("limits", DEFAULT_LIMITS)
     if not isinstance(limits, Limits):
         raise ConfigurationError(f"limits is {limits!r}: expected a streamfold.Limits")
-    headers = {str(k): str(v) for k, v in params.get("default_headers", {}).items()}
     return _Settings(
-        base_url=base_url,
-        key=_key(params, row, own_address=base_url == row.base_url),
         timeouts=Timeouts.of(params.get("timeout")),
         limits=limits,
         max_retries=params.get("max_retries", 2),
-        headers=headers,
+        headers={str(k): str(v) for k, v in params.get("default_headers", {}).items()},
         query={str(k): str(v) for k, v in params.get("default_query", {}).items()},
-        stream_usage=params.get("stream_usage", True),
         streaming=params.get("streaming", False),
         profile=dict(params.get("profile", {})),
     )
-
-
-def _key(params: Mapping[str, Any], row: Vendor, *, own_address: bool) -> Key | None:
-    key = params.get("api_key")
-    if key is not None:
-        return key  # type: ignore[no-any-return]
-    for name in row.key_env:
-        value = os.environ.get(name)
-        if value:
-            return checked_key(value, f"the environment variable {name}")
-    if row.needs_key and own_address:
-        raise ConfigurationError(
-            f"the key for {row.name} is missing: set the environment variable "
-            f"{' or '.join(row.key_env)}, or give api_key="
-        )
-    return None
-
-
-def _base_url(params: Mapping[str, Any], row: Vendor) -> str:
-    given, source = params.get("base_url"), "base_url"
-    if given is None:
-        for name in row.base_url_env:
-            if os.environ.get(name):
-                given, source = os.environ[name], f"the environment variable {name}"
-                break
-    if given is None:
-        given = row.base_url
-    if given is None:
-        raise ConfigurationError(f"base_url is missing: {row.name} has no address of its own")
-    return _checked_url(given.strip(), source)
-
-
-def _checked_url(url: str, source: str) -> str:
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host, parts = None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or any(c <= " " for c in url):
-        raise ConfigurationError(
-            f"{source} is {url!r}: expected an address such as https://host/path"
-        )
-    if parts.username or parts.password:
-        raise ConfigurationError(f"{source} has a name or password in it: give the key as api_key=")
-    if parts.scheme == "http" and host not in _LOOPBACK and not host.startswith("127."):
-        warnings.warn(
-            f"{source} is plain http to {host}: key and messages can be read on the way",
-            stacklevel=2,
-        )
-    return url.rstrip("/")

@@ -6,12 +6,16 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from ..vendors import infer_provider, is_vendor, normal_name
+from . import classes
 from .base import ChatModel
-from .classes import ChatAnthropic, ChatOpenAI
 
 __all__ = ["init_chat_model"]
 
-_CLASSES: dict[str, type[ChatModel]] = {"openai": ChatOpenAI, "anthropic": ChatAnthropic}
+_CLASSES: dict[str, type[ChatModel]] = {
+    made.provider: made
+    for made in vars(classes).values()
+    if isinstance(made, type) and issubclass(made, ChatModel) and made.provider
+}
 
 
 def init_chat_model(
@@ -26,11 +30,11 @@ def init_chat_model(
     """
     if not isinstance(model, str) or not model.strip():
         raise ConfigurationError(
-            f"model is {model!r}: expected a name such as 'gpt-4.1' or 'anthropic:claude-sonnet-4-5'"
+            f"model is {model!r}: expected a name such as 'gpt-4.1' or 'anthropic:claude-opus-4-1'"
         )
     provider, name = _split(model.strip(), model_provider)
     made = _CLASSES.get(normal_name(provider), ChatModel)
-    return made(name, provider=provider, **kwargs)
+    return made(name, model_provider=provider, **kwargs)
 
 
 def _split(model: str, provider: str | None) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from ..errors import ConfigurationError, UnknownParameterError
 from ..vendors import Vendor, dialect
 
-__all__ = ["REQUEST", "SETTINGS", "checked_parameters"]
+__all__ = ["REQUEST", "SETTINGS", "checked_parameters", "is_setting"]
 
 #: What a model is made with and does not send.
 SETTINGS: Final = frozenset(
@@ -43,6 +43,7 @@ SETTINGS: Final = frozenset(
         "streaming",
         "tags",
         "timeout",
+        "use_responses_api",
         "verbose",
     }
 )
@@ -64,7 +65,9 @@ REQUEST: Final = frozenset(
 )
 
 #: Settings that may be given to a call as well.
-PER_CALL: Final = frozenset({"extra_body", "model", "stream_usage", "timeout", "max_retries"})
+PER_CALL: Final = frozenset(
+    {"extra_body", "model", "stream_usage", "timeout", "max_retries", "use_responses_api"}
+)
 
 _ALIASES: Final = {
     "model_name": "model",
@@ -86,6 +89,7 @@ _ALIASES: Final = {
     "anthropic_proxy": "proxy",
 }
 
+
 def checked_parameters(
     given: Mapping[str, Any], vendor: Vendor, *, call: bool = False
 ) -> dict[str, Any]:
@@ -94,11 +98,13 @@ def checked_parameters(
     `call`: the parameters of one call, where only some settings make sense. Raises
     UnknownParameterError and ConfigurationError.
     """
-    settings = PER_CALL if call else SETTINGS
+    settings = PER_CALL if call else SETTINGS | vendor.settings
     known = settings | REQUEST | dialect(vendor.dialect).BODY_FIELDS
     checked: dict[str, Any] = {}
     for name, value in given.items():
         standard = vendor.aliases.get(name) or _ALIASES.get(name) or name
+        if standard not in known:
+            known |= _further_fields(vendor)
         if standard not in known:
             raise _unknown(name, known, vendor, call)
         if value is None:
@@ -112,10 +118,19 @@ def checked_parameters(
     return checked
 
 
-def _unknown(
-    name: str, known: Iterable[str], vendor: Vendor, call: bool
-) -> UnknownParameterError:
-    if call and name in SETTINGS:
+def is_setting(name: str, vendor: Vendor) -> bool:
+    """Whether a parameter is for this side only and not a field of the request body."""
+    return name in SETTINGS or name in vendor.settings
+
+
+def _further_fields(vendor: Vendor) -> frozenset[str]:
+    """The body fields of the vendor's other dialects, which are loaded only when asked for."""
+    fields: frozenset[str] = frozenset()
+    return fields.union(*(dialect(name).BODY_FIELDS for name in vendor.other_dialects))
+
+
+def _unknown(name: str, known: Iterable[str], vendor: Vendor, call: bool) -> UnknownParameterError:
+    if call and is_setting(name, vendor):
         return UnknownParameterError(
             f"parameter {name!r} belongs to the model, not to one call: give it when the model is "
             "made, or use model_copy(update={...})"
@@ -149,7 +164,9 @@ def _whole(low: int) -> Callable[[str, Any], None]:
 def _of(*types: type, what: str) -> Callable[[str, Any], None]:
     def check(name: str, value: Any) -> None:
         if not isinstance(value, types):
-            raise ConfigurationError(f"{name} is {type(value).__name__} ({value!r}): expected {what}")
+            raise ConfigurationError(
+                f"{name} is {type(value).__name__} ({value!r}): expected {what}"
+            )
 
     return check
 
@@ -157,7 +174,9 @@ def _of(*types: type, what: str) -> Callable[[str, Any], None]:
 def _stop(name: str, value: Any) -> None:
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, list | tuple) or not all(isinstance(s, str) and s for s in items):
-        raise ConfigurationError(f"{name} is {value!r}: expected a str or a list of strs, not empty")
+        raise ConfigurationError(
+            f"{name} is {value!r}: expected a str or a list of strs, not empty"
+        )
 
 
 def _seed(name: str, value: Any) -> None:

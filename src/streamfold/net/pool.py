@@ -19,13 +19,18 @@ from .clock import CLOCK, Clock
 
 __all__ = ["PoolTransport"]
 
-# A connection each for a few thousand streams at once; httpcore must never queue, that is quadratic.
+# A connection each for thousands of streams at once: where httpcore queues, it is quadratic.
 MAX_CONNECTIONS: Final = 10_000
 MAX_KEPT: Final = 100
 KEPT_SECONDS: Final = 30.0
 
 # The idle flow that a NAT box has dropped is noticed by the kernel: probe after 60 s, 5 times.
-_KEEPALIVE: Final = (("SO_KEEPALIVE", 1), ("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
+_KEEPALIVE: Final = (
+    ("SO_KEEPALIVE", 1),
+    ("TCP_KEEPIDLE", 60),
+    ("TCP_KEEPINTVL", 60),
+    ("TCP_KEEPCNT", 5),
+)
 
 
 def _socket_options() -> list[tuple[int, int, int]]:
@@ -40,14 +45,16 @@ def _socket_options() -> list[tuple[int, int, int]]:
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    """A network stream whose waits end when the clock says so."""
+    """A network stream whose waits end when the clock says so: that of the call which is sending,
+    else that of the call whose answer is being read. A kept connection still has the last one."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
         self.clock: Clock | None = None
+        self.spent = False  # it must not carry another request
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        clock = self.clock or CLOCK.get()
+        clock = CLOCK.get() or self.clock
         if clock is not None:
             timeout = clock.left()
             if timeout == 0.0:
@@ -55,7 +62,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         return await self._stream.read(max_bytes, timeout)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        clock = self.clock or CLOCK.get()
+        clock = CLOCK.get() or self.clock
         await self._stream.write(buffer, clock.left() if clock is not None else timeout)
 
     async def aclose(self) -> None:
@@ -67,10 +74,24 @@ class _Stream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, _connect(timeout)))
+        return _Stream(
+            await self._stream.start_tls(ssl_context, server_hostname, _connect(timeout))
+        )
 
     def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable" and self.spent:
+            return True  # so that the pool drops the connection
         return self._stream.get_extra_info(info)
+
+    def has_unread_record(self) -> bool:
+        """Whether TLS holds data, or its end, that nobody has read."""
+        tls = self._stream.get_extra_info("ssl_object")
+        try:
+            return tls is not None and isinstance(tls.read(1), bytes)
+        except ssl.SSLWantReadError:
+            return False
+        except (ssl.SSLError, ValueError):
+            return True
 
 
 def _connect(timeout: float | None) -> float | None:
@@ -110,21 +131,36 @@ class _Backend(httpcore.AsyncNetworkBackend):
 
 
 class _Body(httpx.AsyncByteStream):
-    """The bytes of an answer, with httpcore's exceptions as httpx's."""
+    """The bytes of an answer, with httpcore's exceptions as httpx's.
 
-    def __init__(self, stream: Any) -> None:
+    What has been received beyond its end would answer the next request on the connection: then
+    there is no next one.
+    """
+
+    def __init__(self, stream: Any, connection: _Stream | None) -> None:
         self._stream = stream
+        self._connection = connection
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for data in self._stream:
                 yield data
+            if self._connection is not None and self._has_more():
+                self._connection.spent = True
         except httpcore.NetworkError as error:
             raise httpx.ReadError(str(error)) from error
         except httpcore.TimeoutException as error:
             raise httpx.ReadTimeout(str(error)) from error
         except httpcore.RemoteProtocolError as error:
             raise httpx.RemoteProtocolError(str(error)) from error
+
+    def _has_more(self) -> bool:
+        try:
+            # Of all that httpcore has there is no public way to h11's `trailing_data`.
+            more, ended = self._stream._stream._connection._h11_state.trailing_data
+        except AttributeError:
+            return True  # another httpcore: slow, but safe
+        return bool(more) or ended or self._connection.has_unread_record()  # type: ignore[union-attr]
 
     async def aclose(self) -> None:
         await self._stream.aclose()
@@ -175,13 +211,17 @@ class PoolTransport(httpx.AsyncBaseTransport):
         except tuple(known for known, _ in _EXCEPTIONS) as error:
             meant = next(theirs for known, theirs in _EXCEPTIONS if isinstance(error, known))
             raise meant(str(error), request=request) from error
-        stream = got.extensions.get("network_stream")
-        if isinstance(stream, _Stream):
+        found = got.extensions.get("network_stream")
+        stream = found if isinstance(found, _Stream) else None
+        if stream is not None:
             stream.clock = CLOCK.get()
+            names = {name.lower() for name, _ in got.headers}
+            # Two lengths: read by one of them, a proxy between may go by the other.
+            stream.spent = names >= {b"content-length", b"transfer-encoding"}
         return httpx.Response(
             status_code=got.status,
             headers=got.headers,
-            stream=_Body(got.stream),
+            stream=_Body(got.stream, stream),
             extensions=got.extensions,
         )
 

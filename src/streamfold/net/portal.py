@@ -82,6 +82,33 @@ def run(function: Callable[..., Awaitable[T]], *args: Any) -> T:
         raise
 
 
+class _Gate:
+    """Lets the reader go on until it is too far ahead of the consumer; then it waits here."""
+
+    def __init__(self, portal: BlockingPortal) -> None:
+        self._portal = portal
+        self._lock = threading.Lock()
+        self._ahead = 0
+        self._room: anyio.Event | None = None
+
+    async def enter(self) -> None:
+        """On the loop: one more list is handed over, when there is room."""
+        with self._lock:
+            self._ahead += 1
+            if self._ahead <= _AHEAD:
+                return
+            room = self._room = anyio.Event()
+        await room.wait()
+
+    def leave(self) -> None:
+        """In the consumer's thread: one list is used up."""
+        with self._lock:
+            self._ahead -= 1
+            room, self._room = self._room, None
+        if room is not None:
+            self._portal.start_task_soon(room.set)
+
+
 class _End:
     """The last thing in the queue: the stream is over, with or without an error."""
 
@@ -97,8 +124,9 @@ def iterate(source: Callable[[], AsyncIterator[list[T]]]) -> Iterator[T]:
     stream is closed.
     """
     lists: queue.SimpleQueue[list[T] | _End] = queue.SimpleQueue()
-    room = threading.Semaphore(_AHEAD)
-    future = _get_portal().start_task_soon(_pump, source, lists, room)
+    portal = _get_portal()
+    gate = _Gate(portal)
+    future = portal.start_task_soon(_pump, source, lists, gate)
     try:
         while True:
             got = lists.get()
@@ -106,7 +134,7 @@ def iterate(source: Callable[[], AsyncIterator[list[T]]]) -> Iterator[T]:
                 if got.error is not None:
                     raise got.error
                 return
-            room.release()
+            gate.leave()
             yield from got
     finally:
         if not future.done():
@@ -118,14 +146,13 @@ def iterate(source: Callable[[], AsyncIterator[list[T]]]) -> Iterator[T]:
 async def _pump(
     source: Callable[[], AsyncIterator[list[Any]]],
     lists: queue.SimpleQueue[Any],
-    room: threading.Semaphore,
+    gate: _Gate,
 ) -> None:
     iterator = source()
     error: BaseException | None = None
     try:
         async for items in iterator:
-            while not room.acquire(blocking=False):
-                await anyio.sleep(0.005)  # the consumer is far behind
+            await gate.enter()
             lists.put(items)
     except BaseException as raised:
         error = raised

@@ -107,12 +107,13 @@ def partial_message(chunks: list[AIMessageChunk], finish_reason: str) -> Any:
 
 
 async def _attempt(call: Call, clock: Clock) -> AsyncGenerator[list[AIMessageChunk], None]:
+    auth: dict[str, str] = {}
     secrets: list[str] = []
     decoder = call.decoder()
     response: httpx.Response | None = None
     source: AsyncIterator[bytes] | None = None
     reads: AsyncIterator[bytes] | None = None
-    shown = False
+    failure: StreamfoldError | None = None
     try:
         clock.send()
         auth, secrets = await auth_headers(call.auth, call.key)
@@ -123,38 +124,37 @@ async def _attempt(call: Call, clock: Clock) -> AsyncGenerator[list[AIMessageChu
             raise await _status_error(call, response, reads)
         async with aclosing(_decoded(call, clock, response, reads, decoder)) as batches:
             async for batch in batches:
-                shown = True
                 clock.content()
                 yield batch
-        if decoder.error is not None:
-            raise decoder.error
+        failure = decoder.error
     except StreamfoldError as error:
-        _finish_error(error, call, response, secrets)
-        raise error from None
+        failure = error
     except httpx.HTTPError as error:
-        if not decoder.finished:
-            mapped = _map(error, clock, answered=response is not None)
-            _finish_error(mapped, call, response, secrets)
-            # The foreign exception holds the request and its headers: it stays out of the chain.
-            raise mapped from None
-        if not shown:
-            raise
+        failure = _map(error, clock, answered=response is not None)
     except httpx.InvalidURL as error:
-        raise ConfigurationError(f"base_url {call.base_url!r} is not a URL: {error}") from None
+        failure = ConfigurationError(f"base_url {call.base_url!r} is not a URL: {error}")
     finally:
+        if failure is not None:
+            _finish_error(failure, call, response, secrets)
+        auth.clear()  # a traceback shows what this frame held
+        secrets.clear()
         if response is not None:
             with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
                 await response.aclose()
-                await _run_out(reads)
+                if isinstance(reads, AsyncGenerator) and reads is not source:
+                    await reads.aclose()
                 await _run_out(source)
+    if failure is not None:
+        # Raised here, out of reach of the foreign exception, which holds the request and its key.
+        raise failure
 
 
-async def _run_out(reads: AsyncIterator[bytes] | None) -> None:
+async def _run_out(source: AsyncIterator[bytes] | None) -> None:
     """Let the generators of the HTTP stack come to their end: on a closed connection they do at
     once. Dropped half way they would be finished by the garbage collector, with warnings."""
     with suppress(Exception):
-        while reads is not None:
-            await anext(reads)
+        while source is not None:
+            await anext(source)
 
 
 # ---- sending -------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ async def _limited(clock: Clock, function: Callable[..., Any], *args: Any, **kwa
         with anyio.fail_after(clock.left()):
             return await function(*args, **kwargs)
     except TimeoutError:
-        raise clock.error() from None
+        raise httpx.ReadTimeout("the time limit has passed") from None
 
 
 # ---- reading -------------------------------------------------------------------------------------
@@ -216,19 +216,27 @@ async def _decoded(
     kind = response.headers.get("content-type", "").lower()
     head, streamed = await _peek(reads, kind, decoder)
     if not streamed:
-        if chunks := decoder.whole(await _rest(head, reads, call.limits)):
+        chunks = decoder.whole(await _rest(head, reads, call.limits))
+        if chunks and (decoder.error is None or any(chunk.content for chunk in chunks)):
             yield chunks
         return
     if chunks := decoder.feed(head):
         yield chunks
     if decoder.error is None and not decoder.done:
-        async for data in reads:
-            if chunks := decoder.feed(data):
-                yield chunks
-            if decoder.error is not None or decoder.done:
-                break
-            if decoder.finished:
-                clock.finished()
+        waiting = False
+        try:
+            async for data in reads:
+                if chunks := decoder.feed(data):
+                    yield chunks
+                if decoder.error is not None or decoder.done:
+                    break
+                if decoder.finished and (chunks or not waiting):
+                    clock.finished()
+                    waiting = True
+        except httpx.HTTPError:
+            if not decoder.finished:
+                raise
+            # The answer is whole; what might have trailed it did not come.
     if decoder.done:
         await _drain(reads, clock)
     elif chunks := decoder.close():
@@ -282,7 +290,7 @@ def _reads(
     """The body as it arrives, unpacked if the server packed it unasked."""
     encoding = response.headers.get("content-encoding", "").strip().lower()
     if call.connections.own_client is not None:
-        source = _watched(source, clock)
+        source = _Watched(source, clock)
     return source if encoding in ("", "identity") else _inflated(source, encoding)
 
 
@@ -304,13 +312,21 @@ async def _inflated(source: AsyncIterator[bytes], encoding: str) -> AsyncGenerat
 _WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
-async def _watched(source: AsyncIterator[bytes], clock: Clock) -> AsyncGenerator[bytes, None]:
+class _Watched:
     """`source`, each read within the clock's limit: for clients that do not ask the clock."""
-    while True:
-        data = await _limited(clock, anext, source, None)
+
+    def __init__(self, source: AsyncIterator[bytes], clock: Clock) -> None:
+        self._source = source
+        self._clock = clock
+
+    def __aiter__(self) -> _Watched:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = await _limited(self._clock, anext, self._source, None)
         if data is None:
-            return
-        yield data
+            raise StopAsyncIteration
+        return data  # type: ignore[no-any-return]
 
 
 # ---- errors --------------------------------------------------------------------------------------
@@ -322,13 +338,11 @@ async def _status_error(
     """The error for a status that brings no answer."""
     status = response.status_code
     if 300 <= status < 400:
-        host = httpx.URL(response.headers.get("location", "")).host or "the same host"
-        return RedirectRefusedError(
-            f"the server answered {status} with a redirect to {host}: it is not followed, "
-            "because key and prompt would go along; set base_url to where the API is"
-        )
+        return _redirect_error(f"{status} with", response.headers.get("location", ""))
     if status < 300:
-        return StreamProtocolError(f"the server answered {status} without a message", retryable=True)
+        return StreamProtocolError(
+            f"the server answered {status} without a message", retryable=True
+        )
     body = await _error_body(call, reads)
     message, type, code, body_id = _vendor_error(body)
     error = provider_error(
@@ -344,6 +358,17 @@ async def _status_error(
         error.retryable = decision
     error.retry_after = retry_after(response.headers)
     return error
+
+
+def _redirect_error(what: str, location: str) -> RedirectRefusedError:
+    try:
+        host = httpx.URL(location).host or "the same host"
+    except httpx.InvalidURL:
+        host = "what is not a URL"
+    return RedirectRefusedError(
+        f"the server answered {what} a redirect to {host}: it is not followed, "
+        "because key and prompt would go along; set base_url to where the API is"
+    )
 
 
 async def _error_body(call: Call, reads: AsyncIterator[bytes]) -> bytes:
@@ -409,6 +434,9 @@ def _map(error: httpx.HTTPError, clock: Clock, *, answered: bool) -> StreamfoldE
         return ConfigurationError("the request cannot be sent: a URL or header of it is not valid")
     if isinstance(error, httpx.DecodingError):
         return StreamProtocolError(f"the answer cannot be decompressed ({text})")
+    if isinstance(error, httpx.RemoteProtocolError) and "location header" in text:
+        # httpx looks at redirects that it is not to follow, and cannot read this one.
+        return _redirect_error("with", "http://[")
     if isinstance(error, httpx.ConnectError | httpx.ProxyError):
         return ConnectError(f"no connection ({text})", retryable=True)
     if answered:

@@ -73,7 +73,7 @@ class Decoder(BaseDecoder):
             return
         self._message(payload)
         self._end(payload)
-        if not self.finished:
+        if not self.finished and "content" in payload:
             self.finish(None)
 
     # ---- events ----------------------------------------------------------------------------------
@@ -105,7 +105,9 @@ class Decoder(BaseDecoder):
     def _block_delta(self, payload: dict[str, Any]) -> None:
         index, delta = payload.get("index"), payload.get("delta")
         if index not in self._kinds:
-            self.fail(StreamProtocolError(f"a delta for content block {index!r}, which is not open"))
+            self.fail(
+                StreamProtocolError(f"a delta for content block {index!r}, which is not open")
+            )
         elif isinstance(delta, dict):
             reader = _DELTAS.get(delta.get("type", ""), Decoder._unknown_delta)
             reader(self, index, delta)
@@ -115,7 +117,9 @@ class Decoder(BaseDecoder):
 
     def _message_delta(self, payload: dict[str, Any]) -> None:
         rest = {
-            k: v for k, v in payload.items() if k not in ("type", "delta", "usage") and v is not None
+            k: v
+            for k, v in payload.items()
+            if k not in ("type", "delta", "usage") and v is not None
         }
         if rest:
             self.metadata(rest)
@@ -148,7 +152,7 @@ class Decoder(BaseDecoder):
             self.metadata(end)
 
     def _count(self, usage: Any, *, visible: bool = True) -> None:
-        """Figures are running totals; those of the end replace those of the start, field by field."""
+        """Running totals: the figures of the end replace those of the start, field by field."""
         if isinstance(usage, dict):
             self._usage.update({k: v for k, v in usage.items() if v is not None})
             self.usage(read_usage(self._usage), visible=visible)
@@ -272,7 +276,17 @@ class Decoder(BaseDecoder):
 
 
 _READ_FIELDS: Final = frozenset(
-    {"id", "model", "type", "role", "content", "usage", "stop_reason", "stop_sequence", "stop_details"}
+    {
+        "id",
+        "model",
+        "type",
+        "role",
+        "content",
+        "usage",
+        "stop_reason",
+        "stop_sequence",
+        "stop_details",
+    }
 )
 _END_FIELDS: Final = frozenset({"stop_reason", "stop_sequence", "stop_details"})
 

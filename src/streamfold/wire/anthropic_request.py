@@ -21,6 +21,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from typing import Any, Final, NoReturn
+from urllib.parse import quote
 
 from ..coercion import shown
 from ..content import KNOWN_BLOCK_TYPES, Block, standard_block
@@ -88,8 +89,8 @@ def encode(request: ChatRequest) -> HTTPRequest:
     """The request for ``POST /v1/messages``.
 
     `max_tokens` defaults to `DEFAULT_MAX_TOKENS`, plus the thinking budget if there is one.
-    `extra["betas"]`, a list of names, becomes the `anthropic-beta` header. Raises
-    ConfigurationError for what cannot be sent.
+    The quirk `vertex` sends it as Vertex AI wants it. `extra["betas"]`, a list of names, becomes
+    the `anthropic-beta` header. Raises ConfigurationError for what cannot be sent.
     """
     dropped = Dropped(DIALECT)
     system, messages = _conversation(request, dropped)
@@ -100,8 +101,19 @@ def encode(request: ChatRequest) -> HTTPRequest:
     extra = {key: value for key, value in request.extra.items() if key != "betas"}
     body = merged(body, extra, deep=("output_config",))
     dropped.warn()
+    if "vertex" in request.quirks:
+        return _for_vertex(request, body)
     headers = {"anthropic-version": API_VERSION, **_beta_header(request)}
     return HTTPRequest(path="/v1/messages", body=json_bytes(body), headers=headers)
+
+
+def _for_vertex(request: ChatRequest, body: dict[str, Any]) -> HTTPRequest:
+    """Vertex AI has the model in the path and the version in the body."""
+    del body["model"]
+    body.setdefault("anthropic_version", "vertex-2023-10-16")
+    method = "streamRawPredict" if request.stream else "rawPredict"
+    path = f"/models/{quote(request.model, safe='@')}:{method}"
+    return HTTPRequest(path=path, body=json_bytes(body), headers=_beta_header(request))
 
 
 def _beta_header(request: ChatRequest) -> dict[str, str]:
@@ -510,8 +522,28 @@ _BLOCKS: Final[dict[str, Callable[[Block, Turn], Block | None]]] = {
 
 #: Fields of the request body, besides the standard parameters, that are sent as they are.
 BODY_FIELDS: Final = frozenset(
-    "anthropic_version betas billing_policy cache_control compaction container context_management "
-    "diagnostics fallback_credit_token fallbacks inference_geo mcp_servers output_config "
-    "output_format service_tier speed system thinking thread top_k user_profile_id "
-    "workspace_id".split()
+    [
+        "anthropic_version",
+        "betas",
+        "billing_policy",
+        "cache_control",
+        "compaction",
+        "container",
+        "context_management",
+        "diagnostics",
+        "fallback_credit_token",
+        "fallbacks",
+        "inference_geo",
+        "mcp_servers",
+        "output_config",
+        "output_format",
+        "service_tier",
+        "speed",
+        "system",
+        "thinking",
+        "thread",
+        "top_k",
+        "user_profile_id",
+        "workspace_id",
+    ]
 )

@@ -127,9 +127,7 @@ class Decoder:
             return []
         self._received += len(data)
         if self._received > self.limits.message_bytes:
-            self.error = SizeLimitError(
-                f"the answer is larger than Limits.message_bytes ({self.limits.message_bytes} bytes)"
-            )
+            self.error = self._too_large()
             return []
         chunks = self._take(self._framer.complete(data))
         if self.error is None and not self.done:
@@ -157,9 +155,7 @@ class Decoder:
     def whole(self, body: bytes) -> list[AIMessageChunk]:
         """The chunks of an answer that came in one JSON body."""
         if len(body) > self.limits.message_bytes:
-            self.error = SizeLimitError(
-                f"the answer is larger than Limits.message_bytes ({self.limits.message_bytes} bytes)"
-            )
+            self.error = self._too_large()
             return []
         payload = self._payload(body)
         if self.error is not None:
@@ -168,12 +164,15 @@ class Decoder:
             self.error = StreamProtocolError(f"the answer is not a JSON object: {_excerpt(body)}")
             return []
         self._whole(payload)
+        if self.error is None and not (self.finished or self._blocks):
+            self.error = StreamProtocolError(f"the answer has no message: {_excerpt(body)}")
         if self.error is None:
             self._finish_up()
-        chunks = self._flush()
-        if self.error is None and not chunks:
-            self.error = StreamProtocolError(f"the answer has no message: {_excerpt(body)}")
-        return chunks
+        return self._flush()
+
+    def _too_large(self) -> SizeLimitError:
+        limit = self.limits.message_bytes
+        return SizeLimitError(f"the answer is larger than Limits.message_bytes ({limit} bytes)")
 
     # ---- what a dialect writes -------------------------------------------------------------------
 
@@ -208,7 +207,11 @@ class Decoder:
             return
         self._lessons += 1
         self._template = Template.learn(
-            block, chunk.text, self.text_path, self._framer.separator, chunk.index  # type: ignore[attr-defined]
+            block,
+            chunk.text,
+            self.text_path,
+            self._framer.separator,
+            chunk.index,  # type: ignore[attr-defined]
         )
 
     def _frame(self, frame: Frame, chunks: list[AIMessageChunk]) -> None:
@@ -363,8 +366,8 @@ class Decoder:
             return
         self._visible = False
         first = events[0]
-        if len(events) == 1 and first.__class__ is TextDelta:
-            chunks.append(TextChunk(text=first.text, index=first.index))  # type: ignore[union-attr]
+        if len(events) == 1 and isinstance(first, TextDelta):
+            chunks.append(TextChunk("", first.text, first.index))
         else:
             chunks.append(fold_events(events))
 
@@ -407,7 +410,7 @@ class Decoder:
         return call
 
     def _made_up_id(self, kind: str, number: int) -> str:
-        """An id for a call that came without one: unique, and the same however the bytes were cut."""
+        """An id for a call that came without one: unique, the same however the bytes were cut."""
         seed = self._id or self._seed
         prefix = "call" if kind == "tool_call" else "srv"
         return f"{prefix}_{uuid.uuid5(uuid.NAMESPACE_OID, f'{seed}/{number}').hex[:24]}"
@@ -439,10 +442,12 @@ class Decoder:
 
     def _drop_half(self, kind: str, number: int) -> None:
         """A first half whose second never came is shown as what it is: unreadable."""
-        if self._half.pop((kind, number), None) is not None:
-            event = {"text": TextDelta, "reasoning": ReasoningDelta}.get(kind)
-            if event is not None:
-                self._pending.append(event("\ufffd", number))
+        if self._half.pop((kind, number), None) is None:
+            return
+        if kind == "text":
+            self._pending.append(TextDelta("\ufffd", number))
+        elif kind == "reasoning":
+            self._pending.append(ReasoningDelta("\ufffd", number))
 
     def _payload(self, data: bytes) -> Any:
         """Parsed JSON, or None with `error` set."""
@@ -451,7 +456,9 @@ class Decoder:
             if data.count(b"{") + data.count(b"[") > depth:
                 text = data.decode("utf-8")
                 if nesting(text, depth) > depth:
-                    self.fail(SizeLimitError(f"JSON nested deeper than Limits.json_depth ({depth})"))
+                    self.fail(
+                        SizeLimitError(f"JSON nested deeper than Limits.json_depth ({depth})")
+                    )
                     return None
             return _loads(data)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

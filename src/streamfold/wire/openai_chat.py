@@ -271,8 +271,6 @@ class Decoder(BaseDecoder):
             self.metadata({"usage": usage})
 
 
-
-
 def _is_first(choice: dict[str, Any]) -> bool:
     """Only the first choice is the message; with `n` > 1 the others are not mixed into it."""
     return choice.get("index") in (0, None, "0")
@@ -308,11 +306,10 @@ def _citation(note: dict[str, Any]) -> dict[str, Any]:
     cited = note.get("url_citation")
     if note.get("type") != "url_citation" or not isinstance(cited, dict):
         return {"type": "non_standard_annotation", "value": note}
-    names = {"content": "cited_text"}
-    return {
-        "type": "citation",
-        **{names.get(key, key): value for key, value in cited.items() if value is not None},
-    }
+    fields = {key: value for key, value in cited.items() if value is not None}
+    if "content" in fields:
+        fields["cited_text"] = fields.pop("content")
+    return {"type": "citation", **fields}
 
 
 def _usage_of(payload: dict[str, Any]) -> dict[str, Any] | None:
@@ -364,7 +361,9 @@ def _details(details: Any) -> dict[str, int]:
     if not isinstance(details, dict):
         return {}
     return {
-        name: details[field] for field, name in _DETAIL_NAMES.items() if _is_count(details.get(field))
+        name: details[field]
+        for field, name in _DETAIL_NAMES.items()
+        if _is_count(details.get(field))
     }
 
 

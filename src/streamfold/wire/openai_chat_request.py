@@ -63,8 +63,9 @@ NATIVE_PARTS: Final = frozenset(
 def encode(request: ChatRequest) -> HTTPRequest:
     """The request for ``POST /chat/completions``.
 
-    Quirks: `max_completion_tokens` sends `max_tokens` under that name, `no_stream_options` leaves
-    out the request for usage figures. Raises ConfigurationError for what cannot be sent.
+    Quirks: `max_completion_tokens` and `random_seed` send `max_tokens` and `seed` under these
+    names, `no_stream_options` leaves out the request for usage figures. Raises ConfigurationError
+    for what cannot be sent.
     """
     dropped = Dropped(DIALECT)
     messages = [_message(turn) for turn in turns(request, dropped)]
@@ -90,7 +91,7 @@ def _parameters(request: ChatRequest) -> dict[str, Any]:
         _token_field(request): request.max_tokens,
         "stop": request.stop,
         "top_p": request.top_p,
-        "seed": request.seed,
+        "random_seed" if "random_seed" in request.quirks else "seed": request.seed,
         "reasoning_effort": request.reasoning_effort,
         "response_format": request.response_format,
         **_tools(request),

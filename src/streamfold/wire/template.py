@@ -65,7 +65,7 @@ class Template:
         return cls(head + b'"', b'"' + tail, separator, index)
 
     def texts(self, payloads: bytes) -> list[str] | None:
-        """The texts of `payloads`, each with its separator, if all of them are copies; else None."""
+        """The texts of `payloads`, each with its separator; None if one of them is no copy."""
         separator = self._separator
         raw = self._findall(separator + payloads)
         # Each match begins right after a separator and holds one, at its end: as many matches as

@@ -1,0 +1,118 @@
+# What people and CI run; `make help` lists it. Needs Python 3.11 or later and nothing else.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+WORKERS ?= 2
+BENCH   ?=
+
+BIN     := $(VENV)/bin
+CODE    := src tests examples benchmarks
+INSTALL := $(BIN)/python -m pip --quiet --disable-pip-version-check install
+PYTHONS := 3.11 3.12 3.13
+PEERS   := openai anthropic langchain-openai langchain-anthropic
+MAKEFLAGS += --no-print-directory
+
+# Our own settings only: nothing of the shell may lead the tests to another copy of the package.
+unexport PYTHONPATH
+
+.PHONY: help demo test test-all matrix check wheel bench bench-peers cover clean
+
+help:
+	@echo "make demo         see it work: an answer streams from an embedded provider, no key"
+	@echo "make test         every test once (about a minute on two cores)"
+	@echo "make test-all     the full matrix, on each Python of $(PYTHONS) that is installed"
+	@echo "make check        format, lint, types, layers"
+	@echo "make wheel        build the wheel and try it in an environment of its own"
+	@echo "make bench        what a chunk costs; bench-peers: next to other libraries"
+	@echo "make cover        every test once, and which lines none of them ran"
+	@echo "make clean        remove environments, builds and caches"
+	@echo "PYTHON=... is the interpreter to use, VENV=... where its environment goes"
+
+demo: $(VENV)/.installed
+	@$(BIN)/streamfold demo
+
+test: $(VENV)/.test
+	@echo "Tests"
+	@$(BIN)/python -m pytest -n $(WORKERS)
+
+matrix: $(VENV)/.test
+	@HYPOTHESIS_PROFILE=matrix $(BIN)/python -m pytest -n $(WORKERS) -m "matrix or not matrix"
+
+test-all:
+	@ran=""; for version in $(PYTHONS); do \
+	  for python in python$$version "$$HOME"/.pyenv/versions/$$version.*/bin/python; do \
+	    test "$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" \
+	      = $$version || continue; \
+	    echo "Tests, full matrix, Python $$version"; \
+	    $(MAKE) matrix PYTHON="$$python" VENV=.venv-$$version || exit 1; \
+	    ran="$$ran $$version"; break; \
+	  done; \
+	done; echo "Passed on Python:$${ran:- none is installed}"; test -n "$$ran"
+
+check: $(VENV)/.dev
+	@echo "Format"      && $(BIN)/ruff format --check --quiet $(CODE)
+	@echo "Lint"        && $(BIN)/ruff check --quiet $(CODE)
+	@echo "Types, mypy" && $(BIN)/mypy --no-error-summary
+	@echo "Types, pyright" && PYRIGHT_PYTHON_IGNORE_WARNINGS=1 \
+	  $(BIN)/pyright --pythonpath $(BIN)/python
+	@echo "Layers"      && $(BIN)/python -m pytest tests/test_layers.py
+
+wheel: $(VENV)/.dev
+	@echo "Wheel"
+	@rm -rf dist && $(BIN)/python -m build --outdir dist . >/dev/null
+	@here=$$PWD && there=$$(mktemp -d) && trap 'rm -rf "$$there"' EXIT \
+	  && $(PYTHON) -m venv "$$there/env" && cd "$$there" \
+	  && env/bin/python -m pip --quiet --disable-pip-version-check install "$$here"/dist/*.whl \
+	  && env/bin/python -W error -c 'from streamfold import *; import streamfold; print(streamfold.__file__)' \
+	  && env/bin/streamfold demo >demo.txt && env/bin/python -m streamfold --version \
+	  && for program in async_stream fold batch; do \
+	       env/bin/python -W error "$$here/examples/$$program.py" >/dev/null || exit 1; done
+	@ls dist
+
+bench: $(VENV)/.installed
+	@$(BIN)/python benchmarks/run.py $(BENCH)
+
+bench-peers: $(VENV)/.installed .venv-peers/.installed
+	@$(BIN)/python benchmarks/run.py --peers-python .venv-peers/bin/python $(BENCH)
+
+cover: $(VENV)/.test
+	@$(INSTALL) pytest-cov
+	@$(BIN)/python -m pytest -n $(WORKERS) --cov streamfold --cov-report term-missing:skip-covered
+
+clean:
+	rm -rf .venv .venv-* dist build .hypothesis .mypy_cache .ruff_cache .pytest_cache .coverage
+	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
+
+# ---- environments: a stamp says what is installed, and goes when the environment goes -----------
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "streamfold needs Python 3.11 or later; %s is %d.%d: make PYTHON=/path/to/python3.11" \
+	  % (sys.executable, *sys.version_info[:2]))'
+	@echo "Environment: $(VENV), $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo '*' >$(VENV)/.gitignore
+	@$(INSTALL) --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.made
+	@echo "Install: streamfold and what it needs"
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	@echo "Install: what the tests need"
+	@$(INSTALL) --group test
+	@touch $@
+
+# Pyright needs Node; where there is none, a wheel brings it.
+$(VENV)/.dev: $(VENV)/.test
+	@echo "Install: what the checks need"
+	@$(INSTALL) --group dev $$(command -v node >/dev/null || echo 'pyright[nodejs]')
+	@touch $@
+
+.venv-peers/.installed: Makefile
+	@echo "Environment: .venv-peers, with $(PEERS)"
+	@$(PYTHON) -m venv .venv-peers && echo '*' >.venv-peers/.gitignore
+	@.venv-peers/bin/python -m pip --quiet --disable-pip-version-check install $(PEERS)
+	@touch $@

@@ -1,0 +1,304 @@
+"""Where a call goes and with what credentials: from a model's parameters, the environment and the
+vendor's row.
+
+Most vendors have one address and one key. The clouds compose theirs of endpoint, deployment,
+region or project: each has a function here, which its row names.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from .errors import ConfigurationError
+from .net.auth import Key, checked_key
+from .vendors import Vendor
+
+__all__ = ["Address", "resolve"]
+
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """Where requests go: `base_url` before the dialect's path, and how they are authorised."""
+
+    base_url: str
+    auth: str | None
+    key: Key | None
+    query: dict[str, str] = {}
+
+
+def resolve(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
+    """The address of `row` for requests in `dialect`. Raises ConfigurationError, naming the
+    parameter and the variable, for what is missing or cannot be right."""
+    return _RESOLVERS[row.address](row, params, dialect)
+
+
+# ---- one address, one key ------------------------------------------------------------------------
+
+
+def _plain(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
+    base_url = _given_url(row, params) or row.base_url
+    if base_url is None:
+        raise ConfigurationError(f"base_url is missing: {row.name} has no address of its own")
+    return Address(
+        base_url=base_url,
+        auth=row.auth,
+        key=_key(row, params, needed=row.needs_key and base_url == row.base_url),
+    )
+
+
+def _given_url(row: Vendor, params: Mapping[str, Any]) -> str | None:
+    """The address that a parameter or the environment gives."""
+    if params.get("base_url") is not None:
+        return checked_url(params["base_url"], "base_url")
+    for name in row.base_url_env:
+        if os.environ.get(name):
+            return checked_url(os.environ[name], f"the environment variable {name}")
+    return None
+
+
+def _key(row: Vendor, params: Mapping[str, Any], *, needed: bool) -> Key | None:
+    """The key that a parameter or the environment gives."""
+    key = params.get("api_key")
+    if key is not None:
+        return key  # type: ignore[no-any-return]
+    for name in row.key_env:
+        if os.environ.get(name):
+            return checked_key(os.environ[name], f"the environment variable {name}")
+    if needed:
+        raise ConfigurationError(
+            f"the key for {row.name} is missing: set the environment variable "
+            f"{' or '.join(row.key_env)}, or give api_key="
+        )
+    return None
+
+
+def checked_url(url: str, source: str) -> str:
+    """`url` without a slash at its end. Warns for plain http to another machine."""
+    url = url.strip()
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, urlsplit("")
+    if parts.scheme not in ("http", "https") or not host or any(c <= " " for c in url):
+        raise ConfigurationError(
+            f"{source} is {url!r}: expected an address such as https://host/path"
+        )
+    if parts.username or parts.password:
+        raise ConfigurationError(f"{source} has a name or password in it: give the key as api_key=")
+    if parts.scheme == "http" and host not in _LOOPBACK and not host.startswith("127."):
+        warnings.warn(
+            f"{source} is plain http to {host}: key and messages can be read on the way",
+            stacklevel=2,
+        )
+    return url.rstrip("/")
+
+
+def _setting(params: Mapping[str, Any], name: str, *variables: str) -> str | None:
+    """A setting from its parameter or the first of the variables that is set."""
+    if params.get(name):
+        return str(params[name])
+    return next((os.environ[v] for v in variables if os.environ.get(v)), None)
+
+
+def _needed(row: Vendor, value: str | None, what: str, name: str, *variables: str) -> str:
+    if value:
+        return value
+    raise ConfigurationError(
+        f"the {what} for {row.name} is missing: set the environment variable "
+        f"{' or '.join(variables)}, or give {name}="
+    )
+
+
+# ---- local servers -------------------------------------------------------------------------------
+
+
+def _ollama(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
+    """OLLAMA_HOST is what `ollama serve` listens on: host, host:port or a URL; every interface
+    means this machine."""
+    host = os.environ.get("OLLAMA_HOST", "").strip()
+    if params.get("base_url") is not None or not host:
+        return _plain(row, params, dialect)
+    if "://" not in host:
+        host = f"http://{host}"
+    parts = urlsplit(host)
+    name = "127.0.0.1" if parts.hostname in ("0.0.0.0", "::", None) else parts.hostname
+    default_port = {"http": 11434, "https": 443}.get(parts.scheme, 11434)
+    shown = f"[{name}]" if ":" in name else name
+    url = f"{parts.scheme}://{shown}:{parts.port or default_port}{parts.path.rstrip('/')}"
+    return Address(
+        base_url=checked_url(url, "the environment variable OLLAMA_HOST"),
+        auth=row.auth,
+        key=_key(row, params, needed=False),
+    )
+
+
+# ---- Azure ---------------------------------------------------------------------------------------
+
+#: Versions that mean the API without versions: {endpoint}/openai/v1.
+_AZURE_V1: Final = frozenset({"v1", "preview", "latest"})
+
+
+def _azure(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
+    """``{endpoint}/openai/deployments/{deployment}?api-version=...``, or ``{endpoint}/openai/v1``
+    for ``api_version="v1"``. The key is an API key or a Microsoft Entra ID token."""
+    auth, key = _azure_key(row, params)
+    version = _setting(params, "api_version", "OPENAI_API_VERSION", "AZURE_OPENAI_API_VERSION")
+    if params.get("base_url") is not None:
+        query = {"api-version": version} if version and version not in _AZURE_V1 else {}
+        url = checked_url(params["base_url"], "base_url")
+        return Address(base_url=url, auth=auth, key=key, query=query)
+    endpoint = checked_url(
+        _needed(
+            row,
+            _setting(params, "azure_endpoint", "AZURE_OPENAI_ENDPOINT"),
+            "endpoint",
+            "azure_endpoint",
+            "AZURE_OPENAI_ENDPOINT",
+        ),
+        "azure_endpoint",
+    )
+    endpoint = endpoint.removesuffix("/openai")
+    if endpoint.endswith("/openai/v1") or version in _AZURE_V1:
+        query = {"api-version": "preview"} if version == "preview" else {}
+        base = f"{endpoint.removesuffix('/openai/v1')}/openai/v1"
+        return Address(base_url=base, auth=auth, key=key, query=query)
+    version = _needed(row, version, "API version (or 'v1')", "api_version", "OPENAI_API_VERSION")
+    path = "/openai"
+    if dialect == "openai_chat":
+        deployment = params.get("azure_deployment") or params["model"]
+        path = f"/openai/deployments/{quote(str(deployment), safe='')}"
+    return Address(base_url=endpoint + path, auth=auth, key=key, query={"api-version": version})
+
+
+def _azure_key(row: Vendor, params: Mapping[str, Any]) -> tuple[str, Key]:
+    provider = params.get("azure_ad_token_provider")
+    if provider is not None:
+        if not callable(provider):
+            raise ConfigurationError(
+                f"azure_ad_token_provider is {type(provider).__name__}: expected a callable"
+            )
+        return "bearer", provider
+    if params.get("azure_ad_token") is not None:
+        return "bearer", params["azure_ad_token"]
+    key = _key(row, params, needed=False)
+    if key is not None:
+        return "api-key", key
+    token = os.environ.get("AZURE_OPENAI_AD_TOKEN")
+    if token:
+        return "bearer", checked_key(token, "the environment variable AZURE_OPENAI_AD_TOKEN")
+    raise ConfigurationError(
+        f"the key for {row.name} is missing: set the environment variable "
+        f"{' or '.join(row.key_env)} (or AZURE_OPENAI_AD_TOKEN), or give api_key=, "
+        "azure_ad_token= or azure_ad_token_provider= (streamfold.azure_token_provider() makes one)"
+    )
+
+
+def _azure_anthropic(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
+    """Claude in Microsoft Foundry: ``https://{resource}.services.ai.azure.com/anthropic``."""
+    base_url = _given_url(row, params)
+    if base_url is None:
+        resource = _needed(
+            row,
+            _setting(params, "azure_resource", "ANTHROPIC_FOUNDRY_RESOURCE"),
+            "resource",
+            "azure_resource",
+            "ANTHROPIC_FOUNDRY_RESOURCE",
+        )
+        base_url = f"https://{quote(resource, safe='')}.services.ai.azure.com/anthropic"
+    if params.get("azure_ad_token_provider") is not None:
+        return Address(base_url=base_url, auth="bearer", key=params["azure_ad_token_provider"])
+    return Address(base_url=base_url, auth=row.auth, key=_key(row, params, needed=True))
+
+
+# ---- Google --------------------------------------------------------------------------------------
+
+
+def _vertex(publisher: str) -> Callable[[Vendor, Mapping[str, Any], str], Address]:
+    """Vertex AI: the models of `publisher` in a project and location; with an API key, neither."""
+
+    def find(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
+        base_url = _given_url(row, params)
+        key = _key(row, params, needed=False)
+        location = _setting(params, "location", "GOOGLE_CLOUD_LOCATION", "GOOGLE_CLOUD_REGION")
+        location = location or "global"
+        host = "aiplatform.googleapis.com"
+        if location != "global":
+            host = f"{location}-{host}"
+        if base_url is None and key is not None and publisher == "google":
+            base_url = f"https://{host}/v1/publishers/{publisher}"
+        if base_url is None:
+            project = _needed(
+                row,
+                _setting(params, "project", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT"),
+                "project",
+                "project",
+                "GOOGLE_CLOUD_PROJECT",
+            )
+            where = f"projects/{quote(project, safe='')}/locations/{quote(location, safe='')}"
+            base_url = f"https://{host}/v1/{where}/publishers/{publisher}"
+        if key is not None and not callable(key):
+            return Address(base_url=base_url, auth="x-goog-api-key", key=key)
+        if key is None:
+            from .net.tokens import google_token_provider
+
+            key = google_token_provider(params.get("credentials"))
+        return Address(base_url=base_url, auth="bearer", key=key)
+
+    return find
+
+
+# ---- AWS -----------------------------------------------------------------------------------------
+
+
+def _bedrock(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
+    """``https://bedrock-runtime.{region}.amazonaws.com``, signed, or with a bearer API key."""
+    from .net.aws import AwsCredentials
+
+    key = _key(row, params, needed=False)
+    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+    given = {name: params[name] for name in names if params.get(name) is not None}
+    credentials = AwsCredentials(
+        region=params.get("region_name"),
+        profile=params.get("credentials_profile_name"),
+        **given,
+    )
+    base_url = _given_url(row, params)
+    if base_url is None:
+        base_url = f"https://bedrock-runtime.{credentials.find_region()}.amazonaws.com"
+    if key is not None and not given:
+        return Address(base_url=base_url, auth="bearer", key=key)
+    return Address(base_url=base_url, auth="sigv4", key=credentials)
+
+
+# ---- Hugging Face --------------------------------------------------------------------------------
+
+
+def _huggingface(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
+    """The router, or a dedicated endpoint given as `endpoint_url`."""
+    endpoint = params.get("endpoint_url")
+    if endpoint is None:
+        return _plain(row, params, dialect)
+    url = checked_url(endpoint, "endpoint_url")
+    if not url.endswith("/v1"):
+        url += "/v1"
+    return Address(base_url=url, auth=row.auth, key=_key(row, params, needed=False))
+
+
+_RESOLVERS: Final[dict[str, Callable[[Vendor, Mapping[str, Any], str], Address]]] = {
+    "plain": _plain,
+    "ollama": _ollama,
+    "azure": _azure,
+    "azure_anthropic": _azure_anthropic,
+    "vertex": _vertex("google"),
+    "vertex_anthropic": _vertex("anthropic"),
+    "bedrock": _bedrock,
+    "huggingface": _huggingface,
+}
