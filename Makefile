@@ -15,13 +15,14 @@ MAKEFLAGS += --no-print-directory
 # Our own settings only: nothing of the shell may lead the tests to another copy of the package.
 unexport PYTHONPATH
 
-.PHONY: help demo test test-all matrix check wheel bench bench-peers cover clean
+.PHONY: help demo test test-all matrix check format lint mypy pyright layers wheel \
+  bench bench-peers cover clean
 
 help:
 	@echo "make demo         see it work: an answer streams from an embedded provider, no key"
 	@echo "make test         every test once (about a minute on two cores)"
 	@echo "make test-all     the full matrix, on each Python of $(PYTHONS) that is installed"
-	@echo "make check        format, lint, types, layers"
+	@echo "make check        format, lint, types, layers (each of them is a target, too)"
 	@echo "make wheel        build the wheel and try it in an environment of its own"
 	@echo "make bench        what a chunk costs; bench-peers: next to other libraries"
 	@echo "make cover        every test once, and which lines none of them ran"
@@ -49,17 +50,31 @@ test-all:
 	  done; \
 	done; echo "Passed on Python:$${ran:- none is installed}"; test -n "$$ran"
 
-check: $(VENV)/.dev
-	@echo "Format"      && $(BIN)/ruff format --check --quiet $(CODE)
-	@echo "Lint"        && $(BIN)/ruff check --quiet $(CODE)
-	@echo "Types, mypy" && $(BIN)/mypy --no-error-summary
-	@echo "Types, pyright" && PYRIGHT_PYTHON_IGNORE_WARNINGS=1 \
-	  $(BIN)/pyright --pythonpath $(BIN)/python
-	@echo "Layers"      && $(BIN)/python -m pytest tests/test_layers.py
+check: format lint mypy pyright layers
+
+format: $(VENV)/.dev
+	@echo "Format"
+	@$(BIN)/ruff format --check --quiet $(CODE)
+
+lint: $(VENV)/.dev
+	@echo "Lint"
+	@$(BIN)/ruff check --quiet $(CODE)
+
+mypy: $(VENV)/.dev
+	@echo "Types, by mypy"
+	@$(BIN)/mypy --no-error-summary
+
+pyright: $(VENV)/.dev
+	@echo "Types, by pyright"
+	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
+
+layers: $(VENV)/.test
+	@echo "Layers"
+	@test ! -e tests/test_layers.py || $(BIN)/python -m pytest tests/test_layers.py
 
 wheel: $(VENV)/.dev
 	@echo "Wheel"
-	@rm -rf dist && $(BIN)/python -m build --outdir dist . >/dev/null
+	@rm -rf dist && said=$$($(BIN)/python -m build --outdir dist . 2>&1) || { echo "$$said"; exit 1; }
 	@here=$$PWD && there=$$(mktemp -d) && trap 'rm -rf "$$there"' EXIT \
 	  && $(PYTHON) -m venv "$$there/env" && cd "$$there" \
 	  && env/bin/python -m pip --quiet --disable-pip-version-check install "$$here"/dist/*.whl \

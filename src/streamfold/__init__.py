@@ -9,6 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .callbacks import AsyncCallbackHandler as AsyncCallbackHandler
+    from .callbacks import BaseCallbackHandler as BaseCallbackHandler
+    from .callbacks import UsageMetadataCallbackHandler as UsageMetadataCallbackHandler
+    from .callbacks import get_usage_metadata_callback as get_usage_metadata_callback
     from .chat_models import AzureChatOpenAI as AzureChatOpenAI
     from .chat_models import ChatAnthropic as ChatAnthropic
     from .chat_models import ChatBedrock as ChatBedrock
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from .chat_models import HuggingFaceEndpoint as HuggingFaceEndpoint
     from .chat_models import init_chat_model as init_chat_model
     from .chunks import AIMessageChunk as AIMessageChunk
+    from .functions import runnable as runnable
     from .limits import Limits as Limits
     from .limits import Timeouts as Timeouts
     from .messages import AIMessage as AIMessage
@@ -40,7 +45,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "AIMessage": "messages",
     "AIMessageChunk": "chunks",
+    "AsyncCallbackHandler": "callbacks",
     "AzureChatOpenAI": "chat_models",
+    "BaseCallbackHandler": "callbacks",
     "ChatAnthropic": "chat_models",
     "ChatBedrock": "chat_models",
     "ChatBedrockConverse": "chat_models",
@@ -56,13 +63,16 @@ _HOMES = {
     "SystemMessage": "messages",
     "Timeouts": "limits",
     "ToolMessage": "messages",
+    "UsageMetadataCallbackHandler": "callbacks",
     "Vendor": "vendors",
     "azure_token_provider": "net.tokens",
+    "get_usage_metadata_callback": "callbacks",
     "google_token_provider": "net.tokens",
     "init_chat_model": "chat_models",
     "messages_from_dict": "messages",
     "messages_to_dict": "messages",
     "register_provider": "vendors",
+    "runnable": "functions",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

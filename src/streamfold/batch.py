@@ -16,7 +16,7 @@ from anyio.abc import ObjectSendStream
 from .config import DEFAULT_CONCURRENCY, RunnableConfig, config_for_each
 from .errors import ConfigurationError
 
-__all__ = ["BatchStream", "abatch"]
+__all__ = ["BatchStream", "abatch", "spawn"]
 
 Invoke = Callable[..., Awaitable[Any]]
 Configs = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
@@ -147,7 +147,7 @@ class _Supervised:
         self._send, self._results = anyio.create_memory_object_stream[tuple[int, Any]](
             len(runner.inputs)
         )
-        _spawn(_supervise, runner, self.scope, self._send, self._ended)
+        spawn(_supervise, runner, self.scope, self._send, self._ended)
 
     def _ended(self, error: BaseException | None) -> None:
         self._error = error
@@ -197,7 +197,7 @@ async def _supervise(
 _tasks: set[Any] = set()
 
 
-def _spawn(function: Callable[..., Awaitable[None]], *args: Any) -> None:
+def spawn(function: Callable[..., Awaitable[None]], *args: Any) -> None:
     """Start a task that no task group owns; its function bounds its own life.
 
     anyio has no word for it on purpose. It is needed where results are handed out while work goes

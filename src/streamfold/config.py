@@ -73,10 +73,15 @@ def merge_configs(*configs: Mapping[str, Any] | None) -> RunnableConfig:
             elif key in ("metadata", "configurable"):
                 merged[key] = {**merged.get(key, {}), **value}  # type: ignore[dict-item]
             elif key == "callbacks":
-                merged[key] = [*merged.get(key, ()), *value]  # type: ignore[misc]
+                before = merged.get(key, [])
+                merged[key] = [*before, *(h for h in _listed(value) if h not in before)]
             else:
                 merged[key] = value
     return merged  # type: ignore[return-value]
+
+
+def _listed(callbacks: Any) -> list[Any]:
+    return list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
 
 
 def config_for_each(

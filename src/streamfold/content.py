@@ -211,7 +211,7 @@ def standard_block(part: Block) -> Block:
         return _from_input_audio(part)
     if kind == "file" and isinstance(part.get("file"), Mapping):
         return _from_file_part(part)
-    if kind in KNOWN_BLOCK_TYPES:
+    if isinstance(kind, str) and kind in KNOWN_BLOCK_TYPES:
         return part
     return {"type": "non_standard", "value": part}
 

@@ -207,9 +207,12 @@ def _short(value: object) -> str:
 
 
 def _call(call: Mapping[str, Any]) -> ToolCall:
+    _check_call(call)
+    if not isinstance(call.get("name"), str):
+        raise ConfigurationError(f"tool call {_short(call)} has no name: expected a str")
     if not isinstance(call.get("args", {}), Mapping):
         raise ConfigurationError(
-            f"tool call {call.get('name')!r} has args {_short(call.get('args'))}: expected a dict"
+            f"tool call {call['name']!r} has args {_short(call.get('args'))}: expected a dict"
         )
     made: dict[str, Any] = {
         "name": call["name"],
@@ -222,7 +225,15 @@ def _call(call: Mapping[str, Any]) -> ToolCall:
     return made  # type: ignore[return-value]
 
 
+def _check_call(call: object) -> None:
+    if not isinstance(call, Mapping):
+        raise ConfigurationError(
+            f"a tool call is {type(call).__name__} ({_short(call)}): expected a dict"
+        )
+
+
 def _invalid(call: Mapping[str, Any]) -> InvalidToolCall:
+    _check_call(call)
     made: dict[str, Any] = {key: call.get(key) for key in ("name", "args", "id", "error")}
     made["type"] = "invalid_tool_call"
     if call.get("extras"):
@@ -275,13 +286,18 @@ def messages_from_dict(data: Iterable[Mapping[str, Any]]) -> list[BaseMessage]:
 
 def message_from_dict(data: Mapping[str, Any]) -> BaseMessage:
     """One message from plain data. Only these fixed types are made; nothing is looked up."""
-    kind = data.get("type")
-    fields = dict(data.get("data", data))  # LangChain nests the fields under "data"
+    kind = data.get("type") if isinstance(data, Mapping) else None
+    inner = data.get("data", data) if isinstance(data, Mapping) else data
+    if not isinstance(inner, Mapping):  # LangChain nests the fields under "data"
+        raise ConfigurationError(
+            f"a stored message is {type(inner).__name__} ({_short(inner)}): expected a dict"
+        )
+    fields = dict(inner)
     if kind == "AIMessageChunk":
         from .chunks import AIMessageChunk
 
         return AIMessageChunk.from_dict(fields)
-    if kind not in _BY_TYPE:
+    if not isinstance(kind, str) or kind not in _BY_TYPE:
         raise ConfigurationError(
             f"message type {kind!r} is unknown: expected one of {', '.join(_BY_TYPE)}"
         )

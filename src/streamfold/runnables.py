@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from .batch import BatchStream, abatch
 from .chunks import AIMessageChunk
+from .config import merge_configs
+from .events import EventFilter, EventSink, checked_version, plain, task_events
 from .message_stream import MessageStream
 from .net import portal
 
@@ -84,7 +86,63 @@ class Runnable:
         calls that still run."""
         return BatchStream(self.ainvoke, inputs, config, return_exceptions, kwargs)
 
+    def astream_events(
+        self,
+        input: Any,
+        config: Mapping[str, Any] | None = None,
+        *,
+        version: str = "v2",
+        serialize: bool = False,
+        include_names: Sequence[str] | None = None,
+        include_types: Sequence[str] | None = None,
+        include_tags: Sequence[str] | None = None,
+        exclude_names: Sequence[str] | None = None,
+        exclude_types: Sequence[str] | None = None,
+        exclude_tags: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The run and all runs nested in it, as events (see `events.py`).
+
+        `serialize` makes every event JSON-ready data. The filters go by run name, by type
+        (`chat_model`, `chain`, `tool`) and by tag. Every run has one last event: end, error or
+        cancel; an error is raised after its event.
+        """
+        checked_version(version)
+        shown = EventFilter(
+            include_names=include_names,
+            include_types=include_types,
+            include_tags=include_tags,
+            exclude_names=exclude_names,
+            exclude_types=exclude_types,
+            exclude_tags=exclude_tags,
+        )
+        events = self._events(input, config, shown, kwargs)
+        return _plain_events(events) if serialize else events
+
+    def _events(
+        self,
+        input: Any,
+        config: Mapping[str, Any] | None,
+        shown: EventFilter,
+        kwargs: Mapping[str, Any],
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Events of a run that may nest others: it runs in a task of its own."""
+
+        async def run(put: Callable[[dict[str, Any]], Any]) -> None:
+            listening = merge_configs(config, {"callbacks": [EventSink(shown, put)]})
+            async with aclosing(self._stream(input, listening, **kwargs)()) as batches:
+                async for _ in batches:
+                    pass
+
+        return task_events(run)
+
     # ---- sync ------------------------------------------------------------------------------------
+
+    def stream_events(
+        self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Iterator[dict[str, Any]]:
+        """`astream_events` as a plain iterator."""
+        return portal.iterate(lambda: _singly(self.astream_events(input, config, **kwargs)))
 
     def invoke(self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
         """`ainvoke`, waited for. Works in scripts, notebooks and threads; Ctrl-C cancels."""
@@ -141,6 +199,14 @@ class Runnable:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+async def _plain_events(
+    events: AsyncGenerator[dict[str, Any], None],
+) -> AsyncGenerator[dict[str, Any], None]:
+    async with aclosing(events):
+        async for event in events:
+            yield {**event, "data": plain(event["data"]), "metadata": plain(event["metadata"])}
 
 
 async def _singly(source: Any) -> AsyncGenerator[list[Any], None]:

@@ -323,8 +323,7 @@ class FaultServer:
     """Acts a fault out on every request. A context manager; `url` is what a model takes.
 
     `requests`: what was asked. `connections`, `open_connections`, `bytes_sent`: counts. `left`:
-    when clients left before an act was over. `failures`: what broke in an act, which is a mistake
-    in the test.
+    when clients left before an act was over. `failures`: what broke in an act, by mistake.
     """
 
     def __init__(self, act: Act, say: Dialect) -> None:
@@ -333,6 +332,7 @@ class FaultServer:
         self.connections = 0
         self.open_connections = 0
         self.bytes_sent = 0
+        self.forgeries = 0
         self.left: list[float] = []
         self.shown = ""
         self.failures: list[BaseException] = []

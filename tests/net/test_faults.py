@@ -9,11 +9,14 @@ key is in no text.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
+import functools
 import gc
 import gzip
 import pickle
 import random
+import socket
 import threading
 import time
 import traceback
@@ -25,7 +28,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
+import httpx
 import pytest
 from faults import DIALECTS, HALF, PIECES, WHOLE, Act, Dialect, FaultServer, Wire, half, rest, whole
 
@@ -82,6 +87,10 @@ class Fault:
     connections: int | None = None
     bytes_sent: int | None = None
     check: Callable[[Any], None] | None = None
+    #: It takes a second or so: few modes by default.
+    slow: bool = False
+    #: Holds with a caller's own `http_client` too, whose pool is not ours.
+    any_client: bool = True
 
 
 FAULTS: dict[str, Fault] = {}
@@ -506,7 +515,7 @@ for _name, _value, _status_code, _pause in (
     ("baddate", "Fri, 99 Foo 99999 99:99:99 GMT", 503, BACKOFF),
     ("empty", " ", 503, BACKOFF),
 ):
-    works(f"retry-after-{_name}", requests=2, pause=_pause)(
+    works(f"retry-after-{_name}", requests=2, pause=_pause, slow=_name == "seconds")(
         _status(_status_code, {"retry-after": _value}, once=True)
     )
 works("retry-after-ms", requests=2, pause=(0.2, 0.5))(
@@ -514,7 +523,7 @@ works("retry-after-ms", requests=2, pause=(0.2, 0.5))(
 )
 
 
-@works("retry-after-date", requests=2, pause=(0.5, 3.0), seconds=(0.5, 4.0))
+@works("retry-after-date", slow=True, requests=2, pause=(0.5, 3.0), seconds=(0.5, 4.0))
 async def _(wire: Wire, say: Dialect) -> None:
     if wire.number > 1:
         await wire.answer(say)
@@ -524,9 +533,9 @@ async def _(wire: Wire, say: Dialect) -> None:
 
 
 _HUGE = {"requests": 1, "seconds": (0.0, 0.5)}
-fails("retry-after-huge", RateLimitError, says={"retry_after": 86400.0, "retryable": True}, **_HUGE)(
-    _status(429, {"retry-after": "86400"})
-)
+fails(
+    "retry-after-huge", RateLimitError, says={"retry_after": 86400.0, "retryable": True}, **_HUGE
+)(_status(429, {"retry-after": "86400"}))
 fails("retry-after-61", OverloadedError, says={"retry_after": 61.0}, **_HUGE)(
     _status(503, {"retry-after": "61"})
 )
@@ -621,13 +630,14 @@ async def _(wire: Wire, say: Dialect) -> None:
 
 @fails("http-400-gzip-bomb", InvalidRequestError, requests=1)
 async def _(wire: Wire, say: Dialect) -> None:
-    body = gzip.compress(b"x" * 64 * 1024 * 1024, 9)
-    await wire.reply(400, body, {"content-encoding": "gzip"})
+    await wire.reply(400, b"".join(_bomb()), {"content-encoding": "gzip"})
 
 
 @fails("http-400-cut", InvalidRequestError, requests=1, says={"status": 400}, open=(0, 0))
 async def _(wire: Wire, say: Dialect) -> None:
-    await wire.head(400, {"content-type": "application/json", "content-length": "1000"}, chunked=False)
+    await wire.head(
+        400, {"content-type": "application/json", "content-length": "1000"}, chunked=False
+    )
     await wire.send(say.failure("invalid_request_error"))
 
 
@@ -665,7 +675,11 @@ _STALLED: dict[str, Any] = {
     "seconds": (0.5, 1.0),
     "says": {"limit": "first_event", "seconds": 0.25},
 }
-_IDLE: dict[str, Any] = {**_TIMED, "seconds": (0.25, 0.6), "says": {"limit": "idle", "seconds": 0.25}}
+_IDLE: dict[str, Any] = {
+    **_TIMED,
+    "seconds": (0.25, 0.6),
+    "says": {"limit": "idle", "seconds": 0.25},
+}
 
 
 @fails("stall-before-head", RequestTimeoutError, **_STALLED)
@@ -777,7 +791,12 @@ async def _(wire: Wire, say: Dialect) -> None:
     await wire.reply(503, say.failure("server_error"))
 
 
-@works("slow-but-fine", model={"timeout": Timeouts(first_event=0.6, idle=0.6)}, seconds=(0.9, 2.5))
+@works(
+    "slow-but-fine",
+    slow=True,
+    model={"timeout": Timeouts(first_event=0.6, idle=0.6)},
+    seconds=(0.9, 2.5),
+)
 async def _(wire: Wire, say: Dialect) -> None:
     await wire.head()
     for frame in whole(say):
@@ -966,23 +985,20 @@ async def _(wire: Wire, say: Dialect) -> None:
     await wire.end()
 
 
-BOMB = 256 * MIB  # unpacked; about 256 KiB on the wire
+BOMB = 64 * MIB  # unpacked; a thousandth of it on the wire
 
 
-def _bomb() -> Iterator[bytes]:
+@functools.cache
+def _bomb() -> list[bytes]:
     packer = _deflater("gzip")
-    yield packer.compress(b"data: ")
-    for _ in range(BOMB // MIB):
-        yield packer.compress(b"x" * MIB)
-    yield packer.flush()
+    pieces = [packer.compress(b"data: "), *(packer.compress(b"x" * MIB) for _ in range(64))]
+    return [piece for piece in (*pieces, packer.flush()) if piece]
 
 
-@fails("gzip-bomb", SizeLimitError, requests=1, open=(0, 0), seconds=(0.0, 4.0))
+@fails("gzip-bomb", SizeLimitError, requests=1, open=(0, 0), seconds=(0.0, 1.0))
 async def _(wire: Wire, say: Dialect) -> None:
     await wire.head(headers={"content-encoding": "gzip"})
-    for piece in _bomb():
-        if piece:
-            await wire.part(piece)
+    await wire.parts(_bomb())
     await wire.end()
 
 
@@ -1007,8 +1023,8 @@ async def _(wire: Wire, say: Dialect) -> None:
 @works("one-write", open=(1, 1))
 async def _(wire: Wire, say: Dialect) -> None:
     body = b"".join(b"%x\r\n%b\r\n" % (len(frame), frame) for frame in whole(say))
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-    await wire.send(head + body + b"0\r\n\r\n")
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+    await wire.send(head + b"transfer-encoding: chunked\r\n\r\n" + body + b"0\r\n\r\n")
     wire.keep = True
 
 
@@ -1061,7 +1077,7 @@ async def _(wire: Wire, say: Dialect) -> None:
 FORGED = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
 
 
-@works("junk-after-reply", connections=2, **TWICE)
+@works("junk-after-reply", connections=2, any_client=False, **TWICE)
 async def _(wire: Wire, say: Dialect) -> None:
     await wire.head()
     await wire.parts(whole(say))
@@ -1070,14 +1086,14 @@ async def _(wire: Wire, say: Dialect) -> None:
     wire.keep = True
 
 
-@works("junk-after-length", connections=2, **TWICE)
+@works("junk-after-length", connections=2, any_client=False, **TWICE)
 async def _(wire: Wire, say: Dialect) -> None:
     good, bad = say.whole(), say.whole().replace(WHOLE.encode(), b"FORGED")
     await wire.send(FORGED % (len(good), good) + FORGED % (len(bad), bad))
     wire.keep = True
 
 
-@works("two-framings", connections=2, **TWICE)
+@works("two-framings", connections=2, any_client=False, **TWICE)
 async def _(wire: Wire, say: Dialect) -> None:
     await wire.head(headers={"content-length": "5"})
     await wire.parts(whole(say))
@@ -1182,7 +1198,16 @@ def settled(server: FaultServer, fault: Fault) -> None:
 
 async def in_loop(fault: Fault, server: FaultServer) -> list[Outcome]:
     """The calls of a row in the running loop, and that nothing of them is left in it."""
-    model = make_model(fault, server)
+    return await called(fault, server, make_model(fault, server))
+
+
+async def by_own_client(fault: Fault, server: FaultServer) -> list[Outcome]:
+    """The same through a client that the caller has made."""
+    async with httpx.AsyncClient() as client:
+        return await called(fault, server, make_model(fault, server, http_client=client))
+
+
+async def called(fault: Fault, server: FaultServer, model: Any) -> list[Outcome]:
     outcomes = []
     with anyio.fail_after(20):
         for _ in range(fault.calls):
@@ -1219,7 +1244,8 @@ def in_thread(fault: Fault, server: FaultServer) -> list[Outcome]:
 def run(fault: Fault, server: FaultServer, mode: str) -> list[Outcome]:
     if mode == "sync":
         return in_thread(fault, server)
-    return anyio.run(in_loop, fault, server, backend=mode)
+    backend, _, own = mode.partition("-")
+    return anyio.run(by_own_client if own else in_loop, fault, server, backend=backend)
 
 
 def judge(fault: Fault, server: FaultServer, outcomes: list[Outcome]) -> None:
@@ -1255,8 +1281,9 @@ def judge(fault: Fault, server: FaultServer, outcomes: list[Outcome]) -> None:
         assert fault.pause[0] <= waited <= fault.pause[1] + 0.25
 
 
-def texts_of(error: BaseException) -> Iterator[str]:
-    """All text that an error can be turned into, and that of whatever it stands in a chain with."""
+def texts_of(error: BaseException, *, with_locals: bool) -> Iterator[str]:
+    """All text that an error can be turned into, and that of whatever it stands in a chain with;
+    also what the frames of its traceback hold, as crash reporters show it."""
     seen: BaseException | None = error
     while seen is not None:
         yield str(seen)
@@ -1267,29 +1294,46 @@ def texts_of(error: BaseException) -> Iterator[str]:
     yield "".join(traceback.format_exception(error))
     shown = traceback.TracebackException.from_exception(error, capture_locals=True)
     for frame in shown.stack:
-        if "/streamfold/" in frame.filename:
+        if with_locals and "/streamfold/" in frame.filename:
             yield repr(frame.locals)
     yield pickle.dumps(error).decode("latin-1")
 
 
-def no_key_in(outcomes: list[Outcome], log: pytest.LogCaptureFixture) -> None:
+def no_key_in(
+    outcomes: list[Outcome], log: pytest.LogCaptureFixture, *, with_locals: bool = True
+) -> None:
     for outcome in outcomes:
         if outcome.error is not None:
-            assert not [text for text in texts_of(outcome.error) if KEY in text]
+            texts = texts_of(outcome.error, with_locals=with_locals)
+            assert not [text for text in texts if KEY in text]
             again = pickle.loads(pickle.dumps(outcome.error))
             assert (type(again), str(again)) == (type(outcome.error), str(outcome.error))
             assert again.partial == outcome.error.partial
     assert KEY not in log.text
 
 
-def rows(*modes: str) -> list[Any]:
-    """(fault, dialect, mode) of all rows in these modes."""
-    return [
-        pytest.param(fault, dialect, mode, id=f"{fault.name}-{dialect}-{mode}")
-        for fault in FAULTS.values()
-        for dialect in fault.dialects
-        for mode in modes
-    ]
+# The modes that always run; all others are the matrix.
+DAILY = {
+    ("openai", "asyncio"),
+    ("openai", "trio"),
+    ("openai", "sync"),
+    ("anthropic", "asyncio"),
+    ("anthropic", "sync"),
+    ("anthropic", "asyncio-own"),
+}
+SLOW = {("openai", "asyncio"), ("anthropic", "sync")}
+MODES = ("asyncio", "trio", "sync", "asyncio-own", "trio-own")
+
+
+def rows() -> Iterator[Any]:
+    """(fault, dialect, mode) of all rows in all modes."""
+    for fault in FAULTS.values():
+        for dialect in fault.dialects:
+            for mode in MODES if fault.any_client else MODES[:3]:
+                daily = (dialect, mode) in (SLOW if fault.slow else DAILY)
+                marks = [] if daily else [pytest.mark.matrix]
+                name = f"{fault.name}-{dialect}-{mode}"
+                yield pytest.param(fault, dialect, mode, marks=marks, id=name)
 
 
 def trial(
@@ -1310,9 +1354,389 @@ def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick_retries", "short_grace")
-@pytest.mark.parametrize(("fault", "dialect", "mode"), rows("asyncio", "trio", "sync"))
-def test_fault(
-    fault: Fault, dialect: str, mode: str, every_log: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize(("fault", "dialect", "mode"), list(rows()))
+def test_fault(fault: Fault, dialect: str, mode: str, every_log: pytest.LogCaptureFixture) -> None:
     """Each fault ends as its row says, with what had arrived, and leaves nothing behind."""
     trial(fault, dialect, mode, every_log)
+
+
+# ---- what a row cannot say -----------------------------------------------------------------------
+
+BACKENDS = pytest.mark.parametrize("mode", ["asyncio", "trio", "sync"])
+BOTH = pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+
+
+@BOTH
+@BACKENDS
+def test_an_echoed_key_is_nowhere(
+    dialect: str, mode: str, every_log: pytest.LogCaptureFixture
+) -> None:
+    """A 401 that quotes the key in its body and in headers gives it away in no text at all."""
+
+    async def act(wire: Wire, say: Dialect) -> None:
+        sent = wire.request.headers.get("authorization") or wire.request.headers["x-api-key"]
+        body = say.failure("authentication_error", f"Incorrect API key provided: {sent}. Go away.")
+        echo = {"x-echo": sent, "x-request-id": f"req-{KEY}", "www-authenticate": f"Key {KEY}"}
+        await wire.reply(401, body, echo)
+
+    fault = Fault(name="", act=act, error=AuthenticationError, text=None, requests=1)
+    _, (outcome,) = trial(fault, dialect, mode, every_log)
+    assert isinstance(outcome.error, ProviderError)
+    assert "Incorrect API key provided: " in str(outcome.error)
+    assert outcome.error.request_id == "req-***"
+    assert outcome.error.body is not None
+    assert "Go away" in outcome.error.body
+
+
+@BOTH
+@pytest.mark.parametrize("shape", ["in-band", "json-200", "text", "html", "redirect", "not-json"])
+def test_an_echoed_key_is_nowhere_else_either(
+    shape: str, dialect: str, every_log: pytest.LogCaptureFixture
+) -> None:
+    """Whatever part of an answer quotes the key, no error shows it."""
+
+    async def act(wire: Wire, say: Dialect) -> None:
+        if shape == "in-band":
+            await wire.head()
+            await wire.part(say.error("authentication_error", f"bad key {KEY}"))
+        elif shape == "json-200":
+            await wire.reply(200, say.failure("authentication_error", f"bad key {KEY}"))
+        elif shape == "text":
+            await wire.reply(400, f"bad key {KEY}".encode(), kind="text/plain")
+        elif shape == "html":
+            await wire.reply(200, f"<html>bad key {KEY}</html>".encode(), kind="text/html")
+        elif shape == "redirect":
+            await wire.reply(302, b"", {"location": f"http://{KEY}.example/{KEY}"})
+        else:
+            await wire.head()
+            await wire.part(f"data: bad key {KEY}\n\n".encode())
+
+    with FaultServer(act, DIALECTS[dialect]) as server:
+        fault = Fault(name="", act=act, error=None, text=None, requests=1, model=ONCE)
+        (outcome,) = anyio.run(in_loop, fault, server)
+        assert outcome.error is not None
+        no_key_in([outcome], every_log, with_locals=False)  # they hold the page itself
+
+
+@pytest.mark.parametrize("mode", ["asyncio", "trio", "sync", "asyncio-own"])
+def test_a_redirect_reaches_nobody(mode: str, every_log: pytest.LogCaptureFixture) -> None:
+    """Neither key nor prompt goes to another origin, and the error names its host."""
+
+    async def never(wire: Wire, say: Dialect) -> None:
+        raise AssertionError("a stranger was asked")
+
+    with FaultServer(never, DIALECTS["openai"]) as stranger:
+
+        async def act(wire: Wire, say: Dialect) -> None:
+            location = stranger.origin.replace("127.0.0.1", "localhost") + "/v1/chat/completions"
+            await wire.reply(307, b"", {"location": location}, kind="")
+
+        fault = Fault(name="", act=act, error=RedirectRefusedError, text=None, requests=1)
+        _, (outcome,) = trial(fault, "openai", mode, every_log)
+        assert "localhost" in str(outcome.error)
+        assert stranger.connections == 0
+
+
+@BACKENDS
+def test_bytes_that_come_between_calls_answer_nothing(mode: str) -> None:
+    """What a server sends on an idle connection is not the answer of the next call."""
+    say = DIALECTS["openai"]
+    forged = say.whole().replace(WHOLE.encode(), b"FORGED")
+
+    async def act(wire: Wire, say: Dialect) -> None:
+        await wire.answer(say)
+        if wire.number == 1:
+            await wire.shown("first call is over")
+            await wire.send(FORGED % (len(forged), forged))
+            wire.server.add(forgeries=1)
+            await wire.hang()
+
+    with FaultServer(act, say) as server:
+        model = init_chat_model(say.model, api_key=KEY, base_url=server.url)
+
+        def between() -> None:
+            server.show("first call is over")
+            server.wait_for(lambda: server.forgeries == 1)
+
+        async def main() -> list[Any]:
+            first = await model.ainvoke("hi")
+            await anyio.to_thread.run_sync(between)
+            return [first, await model.ainvoke("hi")]
+
+        if mode == "sync":
+            messages = [model.invoke("hi")]
+            between()
+            messages.append(model.invoke("hi"))
+            model.close()
+        else:
+            messages = anyio.run(main, backend=mode)
+        assert [message.text for message in messages] == [WHOLE, WHOLE]
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_memory_is_bounded(compressed: bool) -> None:
+    """64 MiB of one event, packed or not, never take more than the limit and a few MiB."""
+
+    async def act(wire: Wire, say: Dialect) -> None:
+        if compressed:
+            await wire.head(headers={"content-encoding": "gzip"})
+            await wire.parts(_bomb())
+        else:
+            await wire.head()
+            await wire.part(b"data: ")
+            for _ in range(64 * 16):
+                await wire.part(b"x" * 64 * KIB)
+
+    _bomb()
+    with FaultServer(act, DIALECTS["openai"]) as server:
+        limits = Limits(event_bytes=2 * MIB)
+        fault = Fault(
+            name="", act=act, error=SizeLimitError, text=None, requests=1, model={"limits": limits}
+        )
+        make_model(fault, server)
+        tracemalloc.start()
+        try:
+            (outcome,) = anyio.run(in_loop, fault, server)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert isinstance(outcome.error, SizeLimitError)
+        assert peak < 8 * MIB
+
+
+def test_a_bomb_does_not_block_the_loop() -> None:
+    """Other tasks of the loop go on while a compression bomb is refused."""
+
+    async def act(wire: Wire, say: Dialect) -> None:
+        await wire.head(headers={"content-encoding": "gzip"})
+        await wire.parts(_bomb())
+
+    _bomb()
+    fault = Fault(name="", act=act, error=SizeLimitError, text=None, requests=1)
+    gaps: list[float] = []
+
+    async def main(server: FaultServer) -> None:
+        async def tick() -> None:
+            while True:
+                before = time.perf_counter()
+                await anyio.lowlevel.checkpoint()
+                gaps.append(time.perf_counter() - before)
+
+        model = make_model(fault, server)
+        async with anyio.create_task_group() as group:
+            group.start_soon(tick)
+            await stream_once(model, server)  # modules load
+            gaps.clear()
+            outcome = await stream_once(model, server)
+            assert isinstance(outcome.error, SizeLimitError)
+            group.cancel_scope.cancel()
+
+    with FaultServer(act, DIALECTS["openai"]) as server:
+        anyio.run(main, server)
+    assert max(gaps) < 0.25  # 0.05 is the goal; a busy machine takes its share
+
+
+@pytest.mark.usefixtures("quick_retries")
+@BACKENDS
+def test_nobody_listens(mode: str) -> None:
+    """A refused connection is a ConnectError, after the usual three attempts."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        outcome = call_url(url, mode)
+    assert type(outcome.error) is ConnectError
+    assert outcome.error.retryable
+    assert outcome.seconds >= 0.1  # two pauses
+
+
+@pytest.mark.usefixtures("quick_retries")
+@BACKENDS
+def test_no_such_host(mode: str) -> None:
+    """A name that does not resolve is a ConnectError."""
+    outcome = call_url("https://nobody.invalid/v1", mode, timeout=Timeouts(connect=2.0))
+    assert type(outcome.error) is ConnectError
+
+
+@BACKENDS
+def test_connecting_takes_too_long(mode: str) -> None:
+    """A connection that does not come about within `connect` seconds is a time-out of that name."""
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # the queue is full: further ones wait for an answer
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}/v1"
+        outcome = call_url(url, mode, timeout=Timeouts(connect=0.2), **ONCE)
+    assert isinstance(outcome.error, RequestTimeoutError)
+    assert (outcome.error.limit, outcome.error.seconds) == ("connect", 0.2)
+    assert 0.2 <= outcome.seconds < 0.6
+
+
+def call_url(url: str, mode: str, **fields: Any) -> Outcome:
+    """One call of a model at `url`."""
+    model = init_chat_model("openai:gpt-4.1", api_key=KEY, base_url=url, **fields)
+    outcome = Outcome()
+
+    async def main() -> None:
+        with timed(outcome):
+            outcome.message = await model.ainvoke("hi")
+
+    if mode == "sync":
+        with timed(outcome):
+            outcome.message = model.invoke("hi")
+        model.close()
+    else:
+        anyio.run(main, backend=mode)
+    return outcome
+
+
+# ---- answers that are not streamed ---------------------------------------------------------------
+
+WHOLE_ROWS: dict[str, tuple[Act, type[StreamfoldError] | None, int]] = {}
+
+
+def _whole_row(name: str, error: type[StreamfoldError] | None, requests: int = 1) -> Any:
+    def add(act: Act) -> Act:
+        WHOLE_ROWS[name] = (act, error, requests)
+        return act
+
+    return add
+
+
+@_whole_row("ok", None)
+async def _(wire: Wire, say: Dialect) -> None:
+    assert wire.request.headers["accept"] == "application/json"
+    await wire.reply(200, say.whole())
+
+
+@_whole_row("chunked", None)
+async def _(wire: Wire, say: Dialect) -> None:
+    await wire.head(headers={"content-type": "application/json"})
+    await wire.parts([bytes([byte]) for byte in say.whole()])
+    await wire.end()
+
+
+@_whole_row("gzip", None)
+async def _(wire: Wire, say: Dialect) -> None:
+    await wire.reply(200, gzip.compress(say.whole()), {"content-encoding": "gzip"})
+
+
+@_whole_row("no-type", None)
+async def _(wire: Wire, say: Dialect) -> None:
+    await wire.reply(200, say.whole(), kind="")
+
+
+@_whole_row("streamed-all-the-same", None)
+async def _(wire: Wire, say: Dialect) -> None:
+    await wire.answer(say)
+
+
+@_whole_row("once-503", None, 2)
+async def _(wire: Wire, say: Dialect) -> None:
+    if wire.number == 1:
+        await wire.reply(503, say.failure("server_error"))
+    else:
+        await wire.reply(200, say.whole())
+
+
+@_whole_row("cut", StreamInterruptedError, 3)
+async def _(wire: Wire, say: Dialect) -> None:
+    await wire.head(
+        headers={"content-type": "application/json", "content-length": "9999"}, chunked=False
+    )
+    await wire.send(say.whole())
+
+
+@_whole_row("cut-once", None, 2)
+async def _(wire: Wire, say: Dialect) -> None:
+    if wire.number > 1:
+        await wire.reply(200, say.whole())
+        return
+    await wire.head(headers={"content-type": "application/json"})
+    await wire.part(say.whole()[:50])
+
+
+@_whole_row("half", StreamProtocolError)
+async def _(wire: Wire, say: Dialect) -> None:
+    await wire.reply(200, say.whole()[:-9])
+
+
+@_whole_row("a-list", StreamProtocolError)
+async def _(wire: Wire, say: Dialect) -> None:
+    await wire.reply(200, b"[" + say.whole() + b"]")
+
+
+@_whole_row("empty", StreamProtocolError)
+async def _(wire: Wire, say: Dialect) -> None:
+    await wire.reply(200, b"")
+
+
+@_whole_row("html", StreamProtocolError)
+async def _(wire: Wire, say: Dialect) -> None:
+    await wire.reply(200, PAGE, kind="text/html")
+
+
+@_whole_row("error-200", ServerError, 3)
+async def _(wire: Wire, say: Dialect) -> None:
+    await wire.reply(200, say.failure(say.server_error))
+
+
+@_whole_row("deep", SizeLimitError)
+async def _(wire: Wire, say: Dialect) -> None:
+    await wire.reply(200, b'{"a":' * 100_000 + b"1" + b"}" * 100_000)
+
+
+@_whole_row("drip", RequestTimeoutError, 2)
+async def _(wire: Wire, say: Dialect) -> None:
+    await wire.head(headers={"content-type": "application/json"})
+    while True:  # never silent for long, but the whole answer is due within `first_event`
+        await wire.part(b" ")
+        await wire.pause(0.05)
+
+
+@_whole_row("flood", SizeLimitError)
+async def _(wire: Wire, say: Dialect) -> None:
+    await wire.head(headers={"content-type": "application/json"})
+    while True:
+        await wire.part(b" " * 64 * KIB)
+
+
+@pytest.mark.usefixtures("quick_retries")
+@BOTH
+@BACKENDS
+@pytest.mark.parametrize("name", list(WHOLE_ROWS))
+def test_fault_of_a_whole_answer(
+    name: str, mode: str, dialect: str, every_log: pytest.LogCaptureFixture
+) -> None:
+    """`invoke` reports the faults of an answer that comes in one piece as `stream` does."""
+    act, error, requests = WHOLE_ROWS[name]
+    retries = {"max_retries": requests - 1} if name == "drip" else {}
+    say = DIALECTS[dialect]
+    with FaultServer(act, say) as server:
+        timeout = Timeouts(first_event=0.25 if name == "drip" else 5.0)
+        given: Any = {"api_key": KEY, "base_url": server.url, "limits": SMALL, "timeout": timeout}
+        model = init_chat_model(say.model, **given, **retries)
+        outcome = Outcome()
+
+        async def main() -> None:
+            with anyio.fail_after(10), timed(outcome):
+                outcome.message = await model.ainvoke("hi")
+            await anyio.to_thread.run_sync(gc.collect)
+
+        if mode == "sync":
+            with timed(outcome):
+                outcome.message = model.invoke("hi")
+            model.close()
+        else:
+            anyio.run(main, backend=mode)
+        server.wait_open(0)
+        assert type(outcome.error) is (error or type(None))
+        if error is None:
+            assert outcome.message.text == WHOLE
+        assert len(server.requests) == requests
+        assert server.bytes_sent < 16 * MIB
+        no_key_in([outcome], every_log)

@@ -7,6 +7,7 @@ several event loops and threads, one after the other or at once. Everything that
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,13 +16,15 @@ import msgspec
 from ..addresses import Address, resolve
 from ..chunks import AIMessageChunk, fold_events
 from ..coercion import coerce_messages
-from ..config import RunnableConfig, merge_configs
+from ..config import merge_configs
 from ..errors import ConfigurationError
+from ..events import EventFilter, EventSink, inline_events
 from ..limits import DEFAULT_LIMITS, Limits, Timeouts
 from ..messages import AIMessage
 from ..net.auth import checked_key
 from ..net.clients import Connections
 from ..runnables import Runnable
+from ..runs import Run, begin, watched
 from ..secret import Secret
 from ..vendors import Vendor, dialect, vendor
 from ..wire.codec import Dialect
@@ -42,7 +45,6 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_retries: int
     headers: dict[str, str]
     query: dict[str, str]
-    streaming: bool
     profile: dict[str, Any]
 
 
@@ -161,9 +163,14 @@ class ChatModel(Runnable):
         ``(role, content)`` pairs and strs. See `contract` of errors in `streamfold.errors`."""
         from ..net.transport import stream_batches
 
-        call = self._call(input, config, stop, kwargs, stream=self._settings.streaming)
+        run = begin("chat_model", type(self).__name__, merge_configs(self._config, config))
+        stream = self._streams(kwargs, run)
+        call = self._call(input, config, stop, kwargs, stream=stream)
+        batches = stream_batches(call)
+        if run is not None:
+            batches = self._watched(run, batches, input)
         chunks: list[AIMessageChunk] = []
-        async for batch in stream_batches(call):
+        async for batch in batches:
             chunks.extend(batch)
         return fold_events(event for chunk in chunks for event in chunk.events).to_message()
 
@@ -177,8 +184,47 @@ class ChatModel(Runnable):
     ) -> Callable[[], AsyncGenerator[list[AIMessageChunk], None]]:
         from ..net.transport import stream_batches
 
-        call = self._call(input, config, stop, kwargs, stream=True)
-        return lambda: stream_batches(call)
+        run = begin("chat_model", type(self).__name__, merge_configs(self._config, config))
+        stream = self._params.get("disable_streaming") is not True
+        call = self._call(input, config, stop, kwargs, stream=stream)
+        if run is None:
+            return lambda: stream_batches(call)
+        return lambda: self._watched(run, stream_batches(call), input)
+
+    def _events(
+        self,
+        input: Any,
+        config: Mapping[str, Any] | None,
+        shown: EventFilter,
+        kwargs: Mapping[str, Any],
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """A model nests nothing: its events come from the generator that streams it."""
+        pending: deque[dict[str, Any]] = deque()
+        sink = EventSink(shown, pending.append)
+        listening = merge_configs(config, {"callbacks": [sink]})
+        return inline_events(self._stream(input, listening, **kwargs)(), pending)
+
+    def _streams(self, kwargs: Mapping[str, Any], run: Run | None) -> bool:
+        """Whether a call for one message streams under the hood: as the model was told, else if
+        somebody wants to hear the tokens."""
+        disabled = self._params.get("disable_streaming")
+        has_tools = bool({**self._params, **self._bound, **kwargs}.get("tools"))
+        if disabled is True or (disabled == "tool_calling" and has_tools):
+            return False
+        told = self._params.get("streaming")
+        return told if told is not None else run is not None and run.wants_tokens
+
+    def _watched(
+        self, run: Run, batches: AsyncGenerator[list[AIMessageChunk], None], input: Any
+    ) -> AsyncGenerator[list[AIMessageChunk], None]:
+        run.config["metadata"] = {
+            "ls_provider": self._vendor.name,
+            "ls_model_name": self.model,
+            "ls_model_type": "chat",
+            **run.config.get("metadata", {}),
+        }
+        serialized = {"name": type(self).__name__, "model": self.model}
+        return watched(run, batches, coerce_messages(input), input, serialized)
 
     def _call(
         self,
@@ -192,7 +238,7 @@ class ChatModel(Runnable):
         """All that one call needs, checked; nothing is sent yet."""
         from ..net.transport import Call
 
-        self._run_config(config)
+        merge_configs(self._config, config)  # what cannot be right is said before anything else
         if stop is not None:
             kwargs = {**kwargs, "stop": stop}
         said = checked_parameters(kwargs, self._vendor, call=True) if kwargs else {}
@@ -262,9 +308,6 @@ class ChatModel(Runnable):
             **standard,
         )
 
-    def _run_config(self, config: Mapping[str, Any] | None) -> RunnableConfig:
-        return merge_configs(self._config, config)
-
     # ---- closing ---------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
@@ -306,6 +349,5 @@ def _settings(params: Mapping[str, Any]) -> _Settings:
         max_retries=params.get("max_retries", 2),
         headers={str(k): str(v) for k, v in params.get("default_headers", {}).items()},
         query={str(k): str(v) for k, v in params.get("default_query", {}).items()},
-        streaming=params.get("streaming", False),
         profile=dict(params.get("profile", {})),
     )

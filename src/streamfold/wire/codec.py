@@ -90,6 +90,8 @@ class Decoder:
     framer_type: ClassVar[type[Any]] = SSEFramer
     #: Where a stream's payload has its piece of text; None if the short way is not for it.
     text_path: ClassVar[tuple[str | int, ...] | None] = None
+    #: Where it has the time of sending, if that is looked at only where the answer ends.
+    stamp_path: ClassVar[tuple[str | int, ...] | None] = None
     #: Parts of content types that announce a stream of this dialect.
     stream_types: ClassVar[tuple[str, ...]] = ("event-stream",)
     #: What `model_provider` says unless the vendor's row says otherwise.
@@ -212,6 +214,7 @@ class Decoder:
             self.text_path,
             self._framer.separator,
             chunk.index,  # type: ignore[attr-defined]
+            self.stamp_path,
         )
 
     def _frame(self, frame: Frame, chunks: list[AIMessageChunk]) -> None:

@@ -9,7 +9,8 @@ Anything else goes the complete way, and the template is learnt anew from what t
 
 Besides the text, padding may vary that hides its length from those who watch encrypted traffic: a
 string of letters and digits with OpenAI (`obfuscation`), blanks before the last brace with
-Anthropic.
+Anthropic. And so may a time of sending that stands before the text (`created_at` with Ollama), for
+a dialect that looks at it only where the answer ends.
 """
 
 from __future__ import annotations
@@ -24,9 +25,13 @@ __all__ = ["Template"]
 _loads = msgspec.json.Decoder().decode
 _strings = msgspec.json.Decoder(list[str]).decode
 _MARK: Final = "\u2702streamfold\u2702"
+_STAMP_MARK: Final = "\u2702time\u2702"
+_MARK_JSON: Final = msgspec.json.encode(_MARK)
 #: A JSON string without its quotes; possessive, so it never tries twice.
 _TEXT: Final = rb'([^"\\\n]*+(?:\\.[^"\\\n]*+)*+)'
 _PADDING_KEYS: Final = (b'"obfuscation":"', b'"p":"')
+#: A time in ISO 8601.
+_TIME: Final = rb"[0-9TZ:.+-]++"
 
 
 class Template:
@@ -34,35 +39,43 @@ class Template:
 
     __slots__ = ("_findall", "_separator", "index")
 
-    def __init__(self, head: bytes, tail: bytes, separator: bytes, index: int) -> None:
-        """`separator` ends each payload of a stream."""
+    def __init__(
+        self, head: bytes, tail: bytes, separator: bytes, index: int, stamp: bytes = b""
+    ) -> None:
+        """`separator` ends each payload of a stream. `stamp`: a time in `head` that may vary."""
         self.index = index
         self._separator = separator
         ahead = b"(?<=" + re.escape(separator) + b")"
-        unit = re.escape(head) + _TEXT + _with_padding(tail) + re.escape(separator)
+        unit = _with_stamp(head, stamp) + _TEXT + _with_padding(tail) + re.escape(separator)
         self._findall = re.compile(ahead + unit, re.S).findall
 
     @classmethod
     def learn(
-        cls, block: bytes, text: str, path: tuple[str | int, ...], separator: bytes, index: int
+        cls,
+        block: bytes,
+        text: str,
+        path: tuple[str | int, ...],
+        separator: bytes,
+        index: int,
+        stamp_path: tuple[str | int, ...] | None = None,
     ) -> Template | None:
-        """The template of `block`, in which `text` is the value at `path` of the payload.
+        """The template of `block`, in which `text` is the value at `path` of the payload and a
+        time that does not matter is the one at `stamp_path`.
 
         None where that cannot be proved: the text must be found once, plainly written, and a mark
-        put in its place must turn up at `path` when the payload is parsed.
+        put in its place must turn up at `path` when the payload is parsed; likewise the time.
         """
         raw = b'"' + text.encode("utf-8", "replace") + b'"'
         if block.count(raw) != 1 or "\\" in text:
             return None
         head, _, tail = block.partition(raw)
         _, data, start = head.rpartition(b"data: ")
-        try:
-            marked = _loads((start if data else head) + msgspec.json.encode(_MARK) + tail)
-        except msgspec.DecodeError:
-            return None
+        payload = (start if data else head) + _MARK_JSON + tail
+        marked = _parsed(payload)
         if _at(marked, path) != _MARK:
             return None
-        return cls(head + b'"', b'"' + tail, separator, index)
+        stamp = b"" if stamp_path is None else _stamp(payload, _at(marked, stamp_path), stamp_path)
+        return cls(head + b'"', b'"' + tail, separator, index, stamp)
 
     def texts(self, payloads: bytes) -> list[str] | None:
         """The texts of `payloads`, each with its separator; None if one of them is no copy."""
@@ -85,6 +98,29 @@ def _at(value: Any, path: tuple[str | int, ...]) -> Any:
         except (KeyError, IndexError, TypeError):
             return None
     return value
+
+
+def _parsed(payload: bytes) -> Any:
+    try:
+        return _loads(payload)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _stamp(payload: bytes, time: Any, path: tuple[str | int, ...]) -> bytes:
+    """The JSON string of the `time` found at `path`; nothing if it cannot be proved to be there."""
+    if not isinstance(time, str) or re.fullmatch(_TIME, time.encode()) is None:
+        return b""
+    raw = msgspec.json.encode(time)
+    marked = _parsed(payload.replace(raw, msgspec.json.encode(_STAMP_MARK)))
+    alone = payload.count(raw) == 1 and payload.index(raw) < payload.index(_MARK_JSON)
+    return raw if alone and _at(marked, path) == _STAMP_MARK else b""
+
+
+def _with_stamp(head: bytes, stamp: bytes) -> bytes:
+    """A pattern for what comes before the text, in which the time may vary."""
+    before, found, rest = head.partition(stamp) if stamp else (head, b"", b"")
+    return re.escape(before) + (b'"' + _TIME + b'"' if found else b"") + re.escape(rest)
 
 
 def _with_padding(tail: bytes) -> bytes:
