@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 
-from streamfold import ChatAnthropic, ChatOpenAI, init_chat_model
+from streamfold import BaseCallbackHandler, ChatAnthropic, ChatOpenAI, init_chat_model
 from streamfold.messages import AIMessageChunk
 from streamfold.testing import EmbeddedProvider
 
@@ -71,6 +71,11 @@ class Ran:
         body: dict[str, Any] = self.provider.requests[-1].json()
         return body
 
+    @property
+    def models(self) -> list[str]:
+        """The models of all requests."""
+        return [request.json()["model"] for request in self.provider.requests]
+
 
 Check = Callable[[Ran], bool]
 Given = Callable[[str], Mapping[str, Any]]
@@ -108,6 +113,24 @@ def thinking(model: str) -> Mapping[str, Any]:
 def _one(check: Check, piece: str, given: Given = nothing, **fill: str) -> Run:
     """A block that names its own model."""
     return Run(piece, check, given, ("",), fill)
+
+
+class Ended(BaseCallbackHandler):
+    """A handler that keeps the messages that runs end with."""
+
+    def __init__(self) -> None:
+        self.ended: list[Any] = []
+
+    def on_llm_end(self, response: Any, **kwargs: Any) -> None:
+        self.ended.append(response.generations[0][0].message)
+
+
+#: How block 67 makes its model, for block 68.
+FIRST: Final[dict[str, Any]] = {
+    "temperature": 0,
+    "configurable_fields": ("model", "model_provider", "temperature", "max_tokens"),
+    "config_prefix": "first",
+}
 
 
 def _answers(ran: Ran) -> bool:
@@ -156,6 +179,10 @@ RUNS: Final[dict[int, Run]] = {
             and ran.full.content_blocks == [{"type": "text", "text": ran.full.text}]
             and ran.out.splitlines()[-1] == str(ran.full.content_blocks)
         ),
+    ),
+    26: Run(
+        "astream_events",
+        lambda ran: ran.out.startswith("Ввод: Привет\nТокен: ") and "Полное сообщение: " in ran.out,
     ),
     # Batch
     28: Run(
@@ -208,19 +235,37 @@ RUNS: Final[dict[int, Run]] = {
         ".bind(logprobs=True)",
         factory,
     ),
+    # What a call is told besides its input
+    65: Run(
+        '"callbacks": [my_callback_handler]',
+        lambda ran: ran.my_callback_handler.ended == [ran.response],
+        lambda model: {"model": init_chat_model(model), "my_callback_handler": Ended()},
+    ),
+    66: _one(
+        lambda ran: ran.models == ["gpt-5-nano", "claude-sonnet-4-5-20250929"],
+        "configurable_model.invoke(",
+    ),
+    67: _one(lambda ran: ran.models == ["gpt-4.1-mini"], 'config_prefix="first"', factory),
+    68: _one(
+        lambda ran: (
+            ran.models == ["claude-sonnet-4-5-20250929"]
+            and (ran.sent["temperature"], ran.sent["max_tokens"]) == (0.5, 100)
+        ),
+        '"first_max_tokens": 100',
+        lambda model: {"first_model": init_chat_model("gpt-4.1-mini", **FIRST)},
+    ),
 }
 
 #: Blocks that are not run yet, and what they wait for.
 LATER: Final[dict[int, str]] = {
     **dict.fromkeys((7, 8, 10, 11, 13, 14, 16, 17), "providers other than OpenAI and Anthropic"),
-    26: "astream_events",
     **dict.fromkeys((32, 33, 34, 35, 36, 37, 38, 39), "@tool and bind_tools"),
     **dict.fromkeys((40, 41, 42, 43, 44, 45), "with_structured_output"),
     55: "server tools by bind_tools",
     57: "rate limiters",
     **dict.fromkeys((61, 63), "usage callbacks"),
-    65: "callbacks",
-    **dict.fromkeys((66, 67, 68, 69, 71), "configurable models"),
+    # The classes of 69 are not indented as Python wants it.
+    **dict.fromkeys((69, 71), "bind_tools of configurable models"),
 }
 
 #: Python in name only: what a call returns.

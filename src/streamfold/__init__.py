@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .chat_models import HuggingFaceEndpoint as HuggingFaceEndpoint
     from .chat_models import init_chat_model as init_chat_model
     from .chunks import AIMessageChunk as AIMessageChunk
+    from .errors import ToolException as ToolException
     from .functions import runnable as runnable
     from .limits import Limits as Limits
     from .limits import Timeouts as Timeouts
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from .messages import messages_to_dict as messages_to_dict
     from .net.tokens import azure_token_provider as azure_token_provider
     from .net.tokens import google_token_provider as google_token_provider
+    from .tools import Tool as Tool
+    from .tools import arun_tool_calls as arun_tool_calls
+    from .tools import run_tool_calls as run_tool_calls
+    from .tools import tool as tool
     from .vendors import Vendor as Vendor
     from .vendors import register_provider as register_provider
 
@@ -62,9 +67,12 @@ _HOMES = {
     "Limits": "limits",
     "SystemMessage": "messages",
     "Timeouts": "limits",
+    "Tool": "tools",
+    "ToolException": "errors",
     "ToolMessage": "messages",
     "UsageMetadataCallbackHandler": "callbacks",
     "Vendor": "vendors",
+    "arun_tool_calls": "tools",
     "azure_token_provider": "net.tokens",
     "get_usage_metadata_callback": "callbacks",
     "google_token_provider": "net.tokens",
@@ -72,7 +80,9 @@ _HOMES = {
     "messages_from_dict": "messages",
     "messages_to_dict": "messages",
     "register_provider": "vendors",
+    "run_tool_calls": "tools",
     "runnable": "functions",
+    "tool": "tools",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -275,10 +275,17 @@ def _prompt(words: list[str]) -> str:
     if not words and sys.stdin.isatty():
         raise ConfigurationError('no prompt: write streamfold ask "Your question", or pipe it in')
     parts = [" ".join(group) for _, group in groupby(words, key="-".__eq__)]
-    prompt = "\n\n".join(sys.stdin.read().strip() if p == "-" else p for p in parts or ["-"])
+    prompt = "\n\n".join(_stdin() if part == "-" else part for part in parts or ["-"])
     if not prompt.strip():
         raise ConfigurationError("the prompt is empty")
     return prompt
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.read().strip()
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"stdin is not text in {error.encoding}: {error}") from None
 
 
 async def _show_json(model: ChatModel, messages: list[tuple[str, str]]) -> None:
@@ -370,7 +377,7 @@ _STAGES: Final = {
 _QUESTION: Final = "Do I need a coat in Lisbon?"
 _REASONING: Final = "That depends on the weather. I cannot see it, but a tool can."
 _TEXT: Final = "Let me look at the weather there before I send you out in a coat."
-_PER_SECOND: Final = 40.0  # events, for eyes to follow
+_PER_SECOND: Final = 40  # events, for eyes to follow
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -241,6 +241,8 @@ _OVERFLOW: Final = (
     "input length and `max_tokens` exceed",
     "too many tokens",
     "exceeds the maximum number of tokens",
+    "input is too long",  # Bedrock, for several makers' models
+    "input tokens exceeded",  # Amazon Nova
 )
 _QUOTA: Final = ("insufficient_quota", "billing_hard_limit_reached", "credit balance is too low")
 _RETRIED: Final = frozenset({408, 409, 429})

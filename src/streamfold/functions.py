@@ -39,7 +39,7 @@ class RunnableFunction(Runnable):
         if not callable(function):
             raise ConfigurationError(f"@runnable got {function!r:.60}: expected a function")
         self.function = function
-        self.name: str = name or getattr(function, "__name__", type(function).__name__)
+        self.name = str(name or getattr(function, "__name__", type(function).__name__))
         self._config = merge_configs(config)
         self._takes_config = "config" in inspect.signature(function).parameters
         self.__doc__ = function.__doc__

@@ -7,9 +7,10 @@ several event loops and threads, one after the other or at once. Everything that
 
 from __future__ import annotations
 
+import difflib
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
@@ -140,6 +141,57 @@ class ChatModel(Runnable):
         checked = checked_parameters(kwargs, self._vendor, call=True)
         return self._copy(bound={**self._bound, **checked})
 
+    def bind_tools(
+        self,
+        tools: Sequence[Any],
+        *,
+        tool_choice: str | bool | Mapping[str, Any] | None = None,
+        parallel_tool_calls: bool | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """A model that may call `tools`: `@tool` objects, functions, classes with fields, JSON
+        schemas, or the provider's own dicts such as ``{"type": "web_search"}``.
+
+        `tool_choice`: "auto", "any" or "required", "none", a tool's name, or the vendor's dict.
+        Raises ConfigurationError for a name that is not bound or used twice.
+        """
+        from ..tools import definition_name, tool_definition
+
+        definitions = [tool_definition(given, strict=strict) for given in tools]
+        names = [name for name in map(definition_name, definitions) if name]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigurationError(f"two tools are named {name!r}: names must differ")
+        said: dict[str, Any] = {"tools": definitions, **kwargs}
+        if tool_choice is not None:
+            _check_choice(tool_choice, names)
+            said["tool_choice"] = tool_choice
+        if parallel_tool_calls is not None:
+            said["parallel_tool_calls"] = parallel_tool_calls
+        return self.bind(**said)
+
+    def with_structured_output(
+        self,
+        schema: Any,
+        *,
+        method: Literal["json_schema", "function_calling", "json_mode"] | None = None,
+        include_raw: bool = False,
+        strict: bool | None = None,
+    ) -> Any:
+        """A runnable that answers with objects of `schema`: a pydantic model, dataclass or msgspec
+        Struct (validated instances), a TypedDict or JSON schema (dicts).
+
+        `method` is chosen by the profile if it is not given. `include_raw` gives a dict with `raw`,
+        `parsed` and `parsing_error` and raises nothing for a bad answer; else that is a
+        StructuredOutputError with the message. Streaming gives growing dicts and then the object.
+        """
+        from ..structured import StructuredModel, Target, best_method, bound_for
+
+        target = Target(schema)
+        chosen = method or best_method(self.profile, self._vendor.dialect)
+        return StructuredModel(bound_for(self, target, chosen, strict), target, chosen, include_raw)
+
     def with_config(self, config: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
         """A model whose runs have this configuration; keys may be given as keywords."""
         return self._copy(config=merge_configs(self._config, config, kwargs))
@@ -266,6 +318,7 @@ class ChatModel(Runnable):
             query={**address.query, **settings.query},
             provider=name,
             model=params["model"],
+            start_hint=self._vendor.start_hint,
         )
 
     def _spoken(self, params: Mapping[str, Any]) -> Dialect:
@@ -313,6 +366,14 @@ class ChatModel(Runnable):
     async def aclose(self) -> None:
         """Close the connections that this model holds in the running loop."""
         await self._connections.aclose()
+
+
+def _check_choice(choice: str | bool | Mapping[str, Any], names: list[str]) -> None:
+    if not isinstance(choice, str) or choice in ("auto", "any", "required", "none", *names):
+        return
+    near = difflib.get_close_matches(choice, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"bound are {', '.join(names) or 'none'}"
+    raise ConfigurationError(f"tool_choice {choice!r} is no tool that is bound: {hint}")
 
 
 # ---- resolving parameters ------------------------------------------------------------------------

@@ -49,7 +49,8 @@ _CLOSE_SECONDS: Final = 2.0  # the longest that closing a connection may take
 
 
 class Call(msgspec.Struct, kw_only=True):
-    """Everything that one call needs. `decoder` makes the state for one attempt."""
+    """Everything that one call needs. `decoder` makes the state for one attempt; `start_hint` says
+    how to start the server, where it is one that users run themselves."""
 
     request: HTTPRequest
     base_url: str
@@ -65,6 +66,7 @@ class Call(msgspec.Struct, kw_only=True):
     query: dict[str, str] = {}
     provider: str = ""
     model: str = ""
+    start_hint: str = ""
 
 
 async def stream_batches(call: Call) -> AsyncGenerator[list[AIMessageChunk], None]:
@@ -130,7 +132,7 @@ async def _attempt(call: Call, clock: Clock) -> AsyncGenerator[list[AIMessageChu
     except StreamfoldError as error:
         failure = error
     except httpx.HTTPError as error:
-        failure = _map(error, clock, answered=response is not None)
+        failure = _map(error, call, clock, answered=response is not None)
     except httpx.InvalidURL as error:
         failure = ConfigurationError(f"base_url {call.base_url!r} is not a URL: {error}")
     finally:
@@ -422,7 +424,7 @@ def _finish_error(
         error.retryable = True
 
 
-def _map(error: httpx.HTTPError, clock: Clock, *, answered: bool) -> StreamfoldError:
+def _map(error: httpx.HTTPError, call: Call, clock: Clock, *, answered: bool) -> StreamfoldError:
     """An exception of the HTTP stack as an error of the tree."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
@@ -437,13 +439,25 @@ def _map(error: httpx.HTTPError, clock: Clock, *, answered: bool) -> StreamfoldE
     if isinstance(error, httpx.RemoteProtocolError) and "location header" in text:
         # httpx looks at redirects that it is not to follow, and cannot read this one.
         return _redirect_error("with", "http://[")
-    if isinstance(error, httpx.ConnectError | httpx.ProxyError):
+    if isinstance(error, httpx.ConnectError):
+        return ConnectError(f"no connection to {_place(call)} ({text}){_hint(call)}", retryable=True)
+    if isinstance(error, httpx.ProxyError):
         return ConnectError(f"no connection ({text})", retryable=True)
     if answered:
         return StreamInterruptedError(f"the connection broke in the middle of the answer ({text})")
     if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError):
         return ConnectError(f"the connection broke before an answer came ({text})", retryable=True)
     return TransportError(text, retryable=True)
+
+
+def _place(call: Call) -> str:
+    """Where the call went: the address without a path."""
+    url = httpx.URL(call.base_url)
+    return f"{url.scheme}://{url.netloc.decode('ascii')}"
+
+
+def _hint(call: Call) -> str:
+    return f": is the server running? start it with `{call.start_hint}`" if call.start_hint else ""
 
 
 def _shown(data: bytes) -> str:

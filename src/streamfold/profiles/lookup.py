@@ -12,13 +12,15 @@ where the models that fit do not agree on them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from .keys import PRICES
 from .store import Table, table
 
-__all__ = ["Match", "match", "profile", "same_model"]
+__all__ = ["Match", "match", "price_list", "profile"]
+
+_PRICE_KEYS: Final = (*PRICES, "price_tiers")
 
 
 def profile(provider: str, model: str) -> dict[str, Any]:
@@ -54,18 +56,13 @@ def match(provider: str, model: str) -> Match | None:
     return None
 
 
-def same_model(provider: str, one: str, other: str) -> bool:
-    """Whether two names mean the same model, as an alias and its snapshot do."""
-    if _spelling(one) == _spelling(other):
-        return True
-    found = match(provider, one)
-    if found is not None:
-        return found == match(provider, other)
-    return _family(one) == _family(other)
+def price_list(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What a profile says of prices."""
+    return {key: said[key] for key in _PRICE_KEYS if key in said}
 
 
 def _without_prices(said: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in said.items() if k not in PRICES and k != "price_tiers"}
+    return {key: value for key, value in said.items() if key not in _PRICE_KEYS}
 
 
 # ---- ways to write a name, each looser than the one before ---------------------------------------
@@ -153,5 +150,5 @@ def _rank(id: str, said: dict[str, Any]) -> tuple[bool, bool, str, str]:
 
 
 def _agree(known: Table, ids: list[str]) -> bool:
-    first, *others = ({k: known[id].get(k) for k in (*PRICES, "price_tiers")} for id in ids)
+    first, *others = (price_list(known[id]) for id in ids)
     return all(other == first for other in others)

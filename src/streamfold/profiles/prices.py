@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from .lookup import price_list
 from .lookup import profile as profile_of
-from .lookup import same_model
 
 __all__ = ["usage_cost"]
 
@@ -26,8 +26,8 @@ def usage_cost(
 
     `profile`, `provider` and `model` are those of the model that was asked. The prices are those
     of the model that answered (`model_name` and `model_provider` in the message's
-    `response_metadata`); where that one has none, those of the model asked for. `profile` counts
-    before the packaged data for the model it belongs to (for any, where `model` is not given).
+    `response_metadata`); where none are known, those of the model asked for. Prices in `profile`
+    that are not the ones we ship for `model` are the caller's own, and count before all others.
 
     The sum, each price per million tokens:
 
@@ -70,16 +70,12 @@ def _profiles(
 ) -> Iterator[Mapping[str, Any]]:
     """The profiles that may have the prices, the most fitting one first."""
     answered = metadata.get("model_name")
-    maker = metadata.get("model_provider") or provider or ""
-    asked_answered = not (answered and model) or same_model(maker, answered, model)
-    if given and asked_answered:
+    maker = metadata.get("model_provider") or provider
+    shipped = profile_of(provider or maker or "", model or "")
+    if given is not None and price_list(given) != price_list(shipped):
         yield given
-    if answered:
-        yield profile_of(maker, answered)
-    if given:
-        yield given
-    if model:
-        yield profile_of(provider or maker, model)
+    yield profile_of(maker or "", answered or "")
+    yield shipped
 
 
 def _has_other_prices(usage: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:

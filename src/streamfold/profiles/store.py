@@ -2,12 +2,12 @@
 
 A file is a table with one line a model, so that what a refresh changed can be read in a diff:
 
-    {"columns": ["name", "release_date", "max_input_tokens", ...],
-     "kinds": [{"text_inputs": true, "tool_calling": true, ...}, ...],
-     "models": {"gpt-4.1": [0, "GPT-4.1", "2025-04-14", 1047576, ...], ...}}
+    {"abilities": ["open_weights", "text_inputs", "image_inputs", ...],
+     "columns": ["name", "release_date", "max_input_tokens", ...],
+     "models": {"gpt-4.1": ["-++...", "GPT-4.1", "2025-04-14", 1047576, ...], ...}}
 
-A line holds the number of a kind (the keys that many models share), then the values of the columns;
-null is "not known", and so is what the line is too short for.
+A line begins with one character for each ability (+ yes, - no, . not known); then come the values
+of the columns. null is "not known", and so is what the line is too short for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from ..errors import ConfigurationError
-from .keys import KEYS, PRICES
+from .keys import ABILITIES, PRICES
 
 __all__ = ["ENV", "SOURCES", "Table", "canonical", "provider_names", "table"]
 
@@ -60,7 +60,7 @@ _SAME: Final = {
     **{id.replace("-", "_"): name for name, ids in SOURCES.items() for id in ids},
 }
 
-#: What differs from model to model; all other keys go into the kinds.
+#: The order of the columns, those that most models have first; other keys come last.
 _COLUMNS: Final = (
     "name",
     "release_date",
@@ -68,7 +68,10 @@ _COLUMNS: Final = (
     "max_input_tokens",
     "max_output_tokens",
     *PRICES,
+    "reasoning_effort_levels",
+    "reasoning_effort_default",
     "price_tiers",
+    "status",
 )
 
 
@@ -84,70 +87,67 @@ def canonical(provider: str) -> str:
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
+    abilities: list[str]
     columns: list[str]
-    kinds: list[dict[str, Any]]
     models: dict[str, list[Any]]
 
 
 class Table(Mapping[str, dict[str, Any]]):
     """The profiles of one provider, by model id; each reading makes a new dict."""
 
-    def __init__(self, columns: list[str], kinds: list[dict[str, Any]], rows: dict[str, Any]):
-        self._columns = columns
-        self._kinds = kinds
-        self._rows = rows
+    def __init__(self, file: _File):
+        self._file = file
         #: What `lookup` remembers about the ids.
         self.indexes: dict[Any, dict[str, list[str]]] = {}
 
     @classmethod
     def of(cls, profiles: Mapping[str, Mapping[str, Any]]) -> Table:
         """The table of these profiles, in alphabetical order."""
-        columns = [key for key in _COLUMNS if any(key in p for p in profiles.values())]
-        kinds: list[dict[str, Any]] = []
-        rows: dict[str, Any] = {}
-        for id in sorted(profiles):
-            profile = profiles[id]
-            kind = {key: profile[key] for key in _in_order(profile) if key not in columns}
-            if kind not in kinds:
-                kinds.append(kind)
-            values = [profile.get(key) for key in columns]
-            while values and values[-1] is None:
-                values.pop()
-            rows[id] = [kinds.index(kind), *values]
-        return cls(columns, kinds, rows)
+        keys = {key for profile in profiles.values() for key in profile}
+        abilities = [key for key in ABILITIES if key in keys]
+        columns = [key for key in _COLUMNS if key in keys]
+        columns += sorted(keys - {*abilities, *columns})
+        rows = {id: _row(profiles[id], abilities, columns) for id in sorted(profiles)}
+        return cls(_File(abilities, columns, rows))
 
     @classmethod
     def decode(cls, data: bytes) -> Table:
         """The table in a file. Raises msgspec.DecodeError or ValueError if it is none."""
         file = _decode(data)
-        numbers = range(len(file.kinds))
+        widest = len(file.columns) + 1
         for id, row in file.models.items():
-            if not row or row[0] not in numbers or len(row) > len(file.columns) + 1:
-                raise ValueError(f"the line of {id!r} does not fit the columns and kinds")
-        return cls(file.columns, file.kinds, file.models)
+            if not 1 <= len(row) <= widest or not isinstance(row[0], str):
+                raise ValueError(f"the line of {id!r} does not fit the columns")
+        return cls(file)
 
     def encode(self) -> bytes:
         """The bytes of a file, the same for equal tables."""
-        kinds = b",\n".join(map(_encode, self._kinds))
-        rows = b",\n".join(_encode(id) + b":" + _encode(row) for id, row in self._rows.items())
-        columns = _encode(self._columns)
-        return b'{"columns":%b,\n"kinds":[\n%b],\n"models":{\n%b}}\n' % (columns, kinds, rows)
+        abilities, columns = _encode(self._file.abilities), _encode(self._file.columns)
+        rows = (_encode(id) + b":" + _encode(row) for id, row in self._file.models.items())
+        head = b'{"abilities":%b,\n"columns":%b,\n"models":{\n' % (abilities, columns)
+        return head + b",\n".join(rows) + b"}}\n"
 
     def __getitem__(self, id: str) -> dict[str, Any]:
-        kind, *values = self._rows[id]
-        said = {k: v for k, v in zip(self._columns, values, strict=False) if v is not None}
-        return copy.deepcopy({**said, **self._kinds[kind]})
+        flags, *values = self._file.models[id]
+        said = {k: v for k, v in zip(self._file.columns, values, strict=False) if v is not None}
+        for key, flag in zip(self._file.abilities, flags, strict=False):
+            if flag in "+-":
+                said[key] = flag == "+"
+        return copy.deepcopy(said)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
+        return iter(self._file.models)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._file.models)
 
 
-def _in_order(profile: Mapping[str, Any]) -> list[str]:
-    """The keys as `ModelProfile` has them; others after these."""
-    return [*(k for k in KEYS if k in profile), *sorted(k for k in profile if k not in KEYS)]
+def _row(profile: Mapping[str, Any], abilities: list[str], columns: list[str]) -> list[Any]:
+    flags = "".join(".-+"[1 + profile[key] if key in profile else 0] for key in abilities)
+    row: list[Any] = [flags, *(profile.get(key) for key in columns)]
+    while row[-1] is None:
+        row.pop()
+    return row
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -207,7 +207,7 @@ def _own_table(folder: str, name: str) -> Table | None:
 
 def _packaged(name: str) -> Table:
     if name not in SOURCES:
-        return Table([], [], {})
+        return Table(_File([], [], {}))
     return Table.decode(packaged_bytes(f"{name}.json"))
 
 

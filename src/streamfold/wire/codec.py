@@ -92,6 +92,8 @@ class Decoder:
     text_path: ClassVar[tuple[str | int, ...] | None] = None
     #: Where it has the time of sending, if that is looked at only where the answer ends.
     stamp_path: ClassVar[tuple[str | int, ...] | None] = None
+    #: Its field with a number that only counts the payloads.
+    counter_key: ClassVar[str | None] = None
     #: Parts of content types that announce a stream of this dialect.
     stream_types: ClassVar[tuple[str, ...]] = ("event-stream",)
     #: What `model_provider` says unless the vendor's row says otherwise.
@@ -215,6 +217,7 @@ class Decoder:
             self._framer.separator,
             chunk.index,  # type: ignore[attr-defined]
             self.stamp_path,
+            self.counter_key,
         )
 
     def _frame(self, frame: Frame, chunks: list[AIMessageChunk]) -> None:
@@ -496,7 +499,8 @@ class Decoder:
 def error_fields(error: Any) -> tuple[str, str | None, str | None]:
     """Message, type and code of what vendors put under `error`: an object, a string, anything."""
     if isinstance(error, dict):
-        message = error.get("message") or error.get("detail") or error.get("error")
+        names = ("message", "Message", "detail", "error")  # AWS writes it large now and then
+        message = next((error[name] for name in names if error.get(name)), None)
         if isinstance(message, dict):
             return error_fields(message)
         text = message if isinstance(message, str) and message else _dumps(error)

@@ -136,7 +136,8 @@ class EventStreamFramer:
         if self._broken:
             return None
         if crc32(block[:-4]) != _number.unpack_from(block, len(block) - 4)[0]:
-            return self._fail("the checksum of a message is wrong: the stream is damaged")
+            self._fail("the checksum of a message is wrong: the stream is damaged")
+            return None
         start = PRELUDE + _number.unpack_from(block, 4)[0]
         headers = self._headers(block[PRELUDE:start])
         if headers is None:

@@ -63,6 +63,7 @@ class Decoder(BaseDecoder):
         super().__init__(*args, **kwargs)
         self._seen: dict[str, Any] = {}  # metadata as last reported: what repeats says nothing new
         self._calls = 0
+        self._time: Any = None
 
     def whole(self, body: bytes) -> list[AIMessageChunk]:
         """The chunks of an answer in one body; several lines are a stream that lost its type."""
@@ -83,6 +84,7 @@ class Decoder(BaseDecoder):
         self._report({k: v for k, v in payload.items() if k not in _READ_FIELDS})
         message = payload.get("message")
         if isinstance(message, dict):
+            self._time = payload.get("created_at")
             self._message(message)
         if payload.get("logprobs"):
             self.metadata({"logprobs": {"content": payload["logprobs"]}})
@@ -127,6 +129,10 @@ class Decoder(BaseDecoder):
         if rest:
             extras["function"] = rest
         self._calls += 1
+        if self._time:
+            # Answers have no id, but a time in microseconds: an id made of it is the same however
+            # the bytes were cut, and another one in each answer.
+            self._seed = f"{self._time}/{function}"
         self.tool_call(
             index=self._calls,
             id=text_or_none(call.get("id")),

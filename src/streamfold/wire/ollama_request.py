@@ -206,8 +206,8 @@ def _tool(tool: dict[str, Any], dropped: Dropped) -> dict[str, Any]:
         raise ConfigurationError(
             f"the tool {shown(tool)} cannot be sent: Ollama has no tools of its own, only functions"
         )
-    if function.strict:
-        dropped.note("strict of a tool")
+    for name in (*(["strict"] if function.strict else []), *function.rest):
+        dropped.note(f"{name} of a tool")
     shape = {
         "name": function.name,
         "description": function.description,

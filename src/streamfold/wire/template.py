@@ -10,7 +10,8 @@ Anything else goes the complete way, and the template is learnt anew from what t
 Besides the text, padding may vary that hides its length from those who watch encrypted traffic: a
 string of letters and digits with OpenAI (`obfuscation`), blanks before the last brace with
 Anthropic. And so may a time of sending that stands before the text (`created_at` with Ollama), for
-a dialect that looks at it only where the answer ends.
+a dialect that looks at it only where the answer ends, and a number that counts the payloads
+(`sequence_number` with OpenAI's Responses), for one that never looks at it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _TEXT: Final = rb'([^"\\\n]*+(?:\\.[^"\\\n]*+)*+)'
 _PADDING_KEYS: Final = (b'"obfuscation":"', b'"p":"')
 #: A time in ISO 8601.
 _TIME: Final = rb"[0-9TZ:.+-]++"
+#: A JSON number that counts.
+_COUNT: Final = rb"(?:0|[1-9][0-9]*+)"
 
 
 class Template:
@@ -40,13 +43,21 @@ class Template:
     __slots__ = ("_findall", "_separator", "index")
 
     def __init__(
-        self, head: bytes, tail: bytes, separator: bytes, index: int, stamp: bytes = b""
+        self,
+        head: bytes,
+        tail: bytes,
+        separator: bytes,
+        index: int,
+        stamp: bytes = b"",
+        counter: bytes = b"",
     ) -> None:
-        """`separator` ends each payload of a stream. `stamp`: a time in `head` that may vary."""
+        """`separator` ends each payload of a stream. `stamp`: a time in `head` that may vary;
+        `counter`: a key and its number, in `head` or `tail`, of which the number may."""
         self.index = index
         self._separator = separator
         ahead = b"(?<=" + re.escape(separator) + b")"
-        unit = _with_stamp(head, stamp) + _TEXT + _with_padding(tail) + re.escape(separator)
+        around = _with_stamp(head, stamp) + _TEXT + _with_padding(tail)
+        unit = _with_counter(around, counter) + re.escape(separator)
         self._findall = re.compile(ahead + unit, re.S).findall
 
     @classmethod
@@ -58,12 +69,13 @@ class Template:
         separator: bytes,
         index: int,
         stamp_path: tuple[str | int, ...] | None = None,
+        counter_key: str | None = None,
     ) -> Template | None:
-        """The template of `block`, in which `text` is the value at `path` of the payload and a
-        time that does not matter is the one at `stamp_path`.
+        """The template of `block`, in which `text` is the value at `path` of the payload, a time
+        that does not matter the one at `stamp_path`, and such a number the one at `counter_key`.
 
         None where that cannot be proved: the text must be found once, plainly written, and a mark
-        put in its place must turn up at `path` when the payload is parsed; likewise the time.
+        put in its place must turn up at `path` when the payload is parsed; likewise the others.
         """
         raw = b'"' + text.encode("utf-8", "replace") + b'"'
         if block.count(raw) != 1 or "\\" in text:
@@ -75,7 +87,10 @@ class Template:
         if _at(marked, path) != _MARK:
             return None
         stamp = b"" if stamp_path is None else _stamp(payload, _at(marked, stamp_path), stamp_path)
-        return cls(head + b'"', b'"' + tail, separator, index, stamp)
+        counter = b"" if counter_key is None else _counter(payload, marked, counter_key)
+        if counter and block.count(counter) != 1:
+            return None
+        return cls(head + b'"', b'"' + tail, separator, index, stamp, counter)
 
     def texts(self, payloads: bytes) -> list[str] | None:
         """The texts of `payloads`, each with its separator; None if one of them is no copy."""
@@ -121,6 +136,22 @@ def _with_stamp(head: bytes, stamp: bytes) -> bytes:
     """A pattern for what comes before the text, in which the time may vary."""
     before, found, rest = head.partition(stamp) if stamp else (head, b"", b"")
     return re.escape(before) + (b'"' + _TIME + b'"' if found else b"") + re.escape(rest)
+
+
+def _counter(payload: bytes, marked: Any, key: str) -> bytes:
+    """The `key` of `marked` and its number, as they stand in `payload`; nothing if there are none."""
+    number = marked.get(key) if isinstance(marked, dict) else None
+    if type(number) is not int or number < 0:
+        return b""
+    raw, next_one = (b'"%b":%d' % (key.encode(), n) for n in (number, number + 1))
+    changed = _parsed(payload.replace(raw, next_one))
+    return raw if changed == {**marked, key: number + 1} else b""
+
+
+def _with_counter(pattern: bytes, counter: bytes) -> bytes:
+    """`pattern`, in which the number of the `counter` may vary."""
+    key, colon, _ = counter.rpartition(b":")
+    return pattern.replace(re.escape(counter), re.escape(key + colon) + _COUNT) if key else pattern
 
 
 def _with_padding(tail: bytes) -> bytes:

@@ -1,0 +1,397 @@
+"""Tools: functions that a model may call.
+
+`@tool` makes a `Tool` of a function: name, description and the schema of its arguments come from
+the function itself. Arguments are data from outside, so they are validated before the function
+runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, overload
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from .config import merge_configs
+from .errors import ConfigurationError, ToolException
+from .messages import AIMessage, ToolMessage
+from .net import portal
+from .runs import Run, begin, inside
+from .schema import (
+    convert,
+    describe,
+    function_schema,
+    is_object_type,
+    is_pydantic,
+    schema_of,
+    strict_schema,
+)
+
+__all__ = ["Tool", "ToolException", "arun_tool_calls", "run_tool_calls", "tool", "tool_definition"]
+
+#: What to do with an error: raise it, or hand the model a text: a general one, this one, or made.
+OnError: TypeAlias = bool | str | Callable[[Any], str]
+
+
+class Tool:
+    """A function that a model may call. Made by `@tool`.
+
+    `invoke` and `ainvoke` take arguments as a dict (or the value of the only argument) and return
+    what the function returns; with a tool call they return a `ToolMessage` that answers it.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        args_schema: Any = None,
+        response_format: Literal["content", "content_and_artifact"] = "content",
+        handle_tool_error: OnError = False,
+        handle_validation_error: OnError = False,
+        return_direct: bool = False,
+        extras: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not callable(function):
+            raise ConfigurationError(f"@tool got {function!r:.60}: expected a function")
+        self.function = function
+        self.name = str(name or getattr(function, "__name__", type(function).__name__))
+        if args_schema is None:
+            schema, self._types, text = function_schema(function)
+        else:
+            schema, self._types, text = _given_schema(args_schema)
+        self._args_type = args_schema if is_object_type(args_schema) else None
+        own = inspect.cleandoc(function.__doc__ or "")
+        self.description = description or (text if args_schema is None else own or text)
+        if not self.description:
+            raise ConfigurationError(
+                f"tool {self.name!r} has no description: give it a docstring or description=, "
+                "the model chooses by it"
+            )
+        self.schema = schema
+        self.response_format = response_format
+        self.handle_tool_error = handle_tool_error
+        self.handle_validation_error = handle_validation_error
+        self.return_direct = return_direct
+        self.extras = dict(extras or {})
+        self._takes_config = "config" in inspect.signature(function).parameters
+        functools.update_wrapper(self, function, updated=())
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The JSON schema of each argument."""
+        return dict(self.schema.get("properties", {}))
+
+    def __repr__(self) -> str:
+        return f"Tool({self.name!r}, args={list(self.args)})"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The function itself."""
+        return self.function(*args, **kwargs)
+
+    # ---- calling ---------------------------------------------------------------------------------
+
+    def invoke(self, input: Any, config: Mapping[str, Any] | None = None) -> Any:
+        """`ainvoke`, waited for."""
+        return portal.run(lambda: self.ainvoke(input, config))
+
+    async def ainvoke(self, input: Any, config: Mapping[str, Any] | None = None) -> Any:
+        """Run the tool with arguments, or for a tool call. A sync function runs in a thread.
+
+        Raises what the function raises, and ToolException for arguments that do not fit, unless
+        `handle_tool_error` and `handle_validation_error` make messages of them.
+        """
+        call_id, args = self._read(input)
+        run = begin("tool", self.name, config, counts=True)
+        assert run is not None  # a run that counts is always there
+        await run.tell("on_tool_start", {"name": self.name}, _text(args), inputs=args)
+        try:
+            result, status = await self._answer(args, run)
+        except Exception as error:
+            await run.tell("on_tool_error", error, tool_call_id=call_id)
+            raise
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await run.tell("on_tool_cancel", tool_call_id=call_id)
+            raise
+        output = self._wrapped(result, status, call_id)
+        await run.tell("on_tool_end", output)
+        return output
+
+    def _read(self, input: Any) -> tuple[str | None, Any]:
+        """The id of the call, if `input` is one, and the arguments."""
+        if not isinstance(input, Mapping):
+            only = next(iter(self.args), None)
+            if only is None or len(self.args) != 1:
+                raise ToolException(
+                    f"tool {self.name!r} got {input!r:.60}: expected a dict with {list(self.args)}"
+                )
+            return None, {only: input}
+        named = input.get("name") == self.name and {"args", "id"} <= input.keys()
+        if input.get("type") == "tool_call" or named:
+            return str(input.get("id") or ""), input.get("args")
+        return None, input
+
+    async def _answer(self, args: Any, run: Run) -> tuple[Any, Literal["success", "error"]]:
+        try:
+            kwargs = self.validated(args)
+        except ToolException as error:
+            return _handled(error, self.handle_validation_error), "error"
+        if self._takes_config:
+            kwargs["config"] = merge_configs(run.config)
+        try:
+            with inside(run):
+                return await self._call(kwargs), "success"
+        except ToolException as error:
+            return _handled(error, self.handle_tool_error), "error"
+
+    async def _call(self, kwargs: dict[str, Any]) -> Any:
+        call = functools.partial(self.function, **kwargs)
+        if inspect.iscoroutinefunction(inspect.unwrap(self.function)):
+            return await call()
+        result = await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+        return await result if inspect.isawaitable(result) else result
+
+    def validated(self, args: Any) -> dict[str, Any]:
+        """`args` as the function takes them. Raises ToolException, naming the argument."""
+        if not isinstance(args, Mapping):
+            raise ToolException(
+                f"the arguments of {self.name!r} are {args!r:.80}: expected an object"
+            )
+        if self._args_type is not None:
+            return _fields(self._converted(args, self._args_type, "its arguments"))
+        known = self.args
+        for name in args:
+            if name not in known:
+                raise ToolException(
+                    f"{self.name!r} has no argument {name!r}: it has {', '.join(known) or 'none'}"
+                )
+        for name in self.schema.get("required", ()):
+            if name not in args:
+                raise ToolException(f"{self.name!r} lacks the argument {name!r}")
+        return {
+            name: self._converted(value, self._types.get(name, Any), f"argument {name!r}")
+            for name, value in args.items()
+        }
+
+    def _converted(self, value: Any, type_: Any, what: str) -> Any:
+        try:
+            return convert(value, type_)
+        except ValueError as error:
+            raise ToolException(
+                f"{what} of {self.name!r} is {value!r:.80}, which does not fit: {error}"
+            ) from None
+
+    def _wrapped(
+        self, result: Any, status: Literal["success", "error"], call_id: str | None
+    ) -> Any:
+        artifact = None
+        if self.response_format == "content_and_artifact" and status == "success":
+            if not (isinstance(result, tuple) and len(result) == 2):
+                raise ConfigurationError(
+                    f"tool {self.name!r} returned {type(result).__name__}: with "
+                    "response_format='content_and_artifact' it returns (content, artifact)"
+                )
+            result, artifact = result
+        if call_id is None or isinstance(result, ToolMessage):
+            return result
+        return ToolMessage(
+            _content(result),
+            tool_call_id=call_id,
+            name=self.name,
+            status=status,
+            artifact=artifact,
+        )
+
+
+def _handled(error: ToolException, handler: OnError) -> str:
+    """The text for the model that stands for the error, or the error raised."""
+    if handler is False:
+        raise error
+    if handler is True:
+        return error.message or "the tool failed"
+    return handler if isinstance(handler, str) else handler(error)
+
+
+def _content(result: Any) -> Any:
+    """A result as the content of a message: text and content blocks stay, the rest becomes JSON."""
+    if isinstance(result, str):
+        return result
+    blocks = (
+        isinstance(result, list)
+        and result
+        and all(isinstance(item, Mapping) and isinstance(item.get("type"), str) for item in result)
+    )
+    return result if blocks else _text(result)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if hasattr(value, "model_dump_json"):
+        return str(value.model_dump_json())
+    try:
+        return msgspec.json.encode(value, enc_hook=str).decode()
+    except (TypeError, ValueError):
+        return str(value)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """The fields of a validated object, as keyword arguments."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if is_pydantic(type(value)):
+        return {name: getattr(value, name) for name in type(value).model_fields}
+    names = getattr(value, "__struct_fields__", None) or value.__dataclass_fields__
+    return {name: getattr(value, name) for name in names}
+
+
+def _given_schema(args_schema: Any) -> tuple[dict[str, Any], dict[str, Any], str]:
+    if isinstance(args_schema, Mapping):
+        return dict(args_schema), {}, str(args_schema.get("description", ""))
+    if is_object_type(args_schema):
+        return schema_of(args_schema), {}, describe(args_schema)
+    raise ConfigurationError(
+        f"args_schema is {args_schema!r:.60}: expected a pydantic model, a msgspec Struct, a "
+        "dataclass, a TypedDict or a JSON schema"
+    )
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> Tool: ...
+@overload
+def tool(name: str | None = None, /, **options: Any) -> Callable[[Callable[..., Any]], Tool]: ...
+
+
+def tool(name_or_function: Any = None, /, **options: Any) -> Any:
+    """Make a function a tool: ``@tool``, ``@tool("name")`` or ``@tool(description=...)``.
+
+    Options: `description`, `args_schema` (a pydantic model, msgspec Struct, dataclass, TypedDict or
+    JSON schema instead of the signature), `response_format` ("content_and_artifact": the function
+    returns both), `handle_tool_error` and `handle_validation_error` (True, a text, or a function
+    of the error that makes one: the model gets it as a message), `return_direct`, `extras`.
+
+    Raises ConfigurationError if there is no description or an argument has no JSON schema.
+    """
+    options.pop("parse_docstring", None)  # argument sections of docstrings are always read
+    if callable(name_or_function):
+        return Tool(name_or_function, **options)
+    return lambda function: Tool(function, name=name_or_function, **options)
+
+
+# ---- definitions for models ----------------------------------------------------------------------
+
+
+def tool_definition(given: Any, *, strict: bool | None = None) -> dict[str, Any]:
+    """What a model is told of a tool: ``{"type": "function", "function": {...}}``, or the dict that
+    was given, for tools of the provider.
+
+    `given` may be a `Tool`, a function, a pydantic class, TypedDict, msgspec Struct, dataclass, a
+    JSON schema with a title, or a dict in OpenAI's or the vendor's form.
+    """
+    if isinstance(given, Mapping):
+        return _from_dict(dict(given), strict)
+    if isinstance(given, Tool):
+        return _function(given.name, given.description, given.schema, strict)
+    if is_object_type(given):
+        schema = {k: v for k, v in schema_of(given).items() if k not in ("title", "description")}
+        return _function(given.__name__, describe(given), schema, strict)
+    if callable(given):
+        schema, _, text = function_schema(given)
+        return _function(given.__name__, text, schema, strict)
+    raise ConfigurationError(
+        f"tool {given!r:.80} is not understood: expected a @tool, a function, a class with fields, "
+        "or a dict"
+    )
+
+
+def _from_dict(given: dict[str, Any], strict: bool | None) -> dict[str, Any]:
+    if given.get("type") == "function" and strict is not None and "function" in given:
+        return {**given, "function": {"strict": strict, **given["function"]}}
+    if "title" in given and given.get("type") == "object":
+        schema = {k: v for k, v in given.items() if k not in ("title", "description")}
+        return _function(given["title"], given.get("description", ""), schema, strict)
+    return given
+
+
+def _function(
+    name: str, description: str, schema: dict[str, Any], strict: bool | None
+) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": name, "description": description, "parameters": schema}
+    if strict is not None:
+        function["strict"] = strict
+    if strict:
+        tight = strict_schema(schema)
+        if tight is None:
+            raise ConfigurationError(
+                f"tool {name!r} cannot be strict: its arguments hold objects of any shape"
+            )
+        function["parameters"] = tight
+    return {"type": "function", "function": function}
+
+
+def definition_name(definition: Mapping[str, Any]) -> str | None:
+    """The name by which a definition's tool is called, if it has one."""
+    function = definition.get("function")
+    named = function if isinstance(function, Mapping) else definition
+    return named.get("name") or named.get("title")
+
+
+# ---- running the calls of a message --------------------------------------------------------------
+
+
+async def arun_tool_calls(
+    message: AIMessage, tools: Iterable[Tool], config: Mapping[str, Any] | None = None
+) -> list[ToolMessage]:
+    """Run all tool calls of `message` at once; the results are in the order of the calls.
+
+    Each call has its own error: an unknown tool, unreadable arguments or a failure becomes a
+    `ToolMessage` with ``status="error"``, for the model to see.
+    """
+    known = {item.name: item for item in tools}
+    calls: Sequence[Mapping[str, Any]] = [*message.tool_calls, *message.invalid_tool_calls]
+    results: list[ToolMessage | None] = [None] * len(calls)
+
+    async def one(place: int, call: Mapping[str, Any]) -> None:
+        results[place] = await _run_call(call, known, config)
+
+    async with anyio.create_task_group() as group:
+        for place, call in enumerate(calls):
+            group.start_soon(one, place, call)
+    return [result for result in results if result is not None]
+
+
+def run_tool_calls(
+    message: AIMessage, tools: Iterable[Tool], config: Mapping[str, Any] | None = None
+) -> list[ToolMessage]:
+    """`arun_tool_calls`, waited for."""
+    listed = list(tools)
+    return portal.run(lambda: arun_tool_calls(message, listed, config))
+
+
+async def _run_call(
+    call: Mapping[str, Any], known: Mapping[str, Tool], config: Mapping[str, Any] | None
+) -> ToolMessage:
+    name, id = str(call.get("name")), str(call.get("id") or "unknown")
+    found = known.get(name)
+    if call.get("type") == "invalid_tool_call":
+        problem = f"the call cannot be run: {call.get('error')}"
+    elif found is None:
+        problem = f"there is no tool {name!r}; there are {', '.join(known) or 'none'}"
+    else:
+        try:
+            result = found.ainvoke({**call, "type": "tool_call", "id": id}, config)
+            return await _message(result)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+    return ToolMessage(problem, tool_call_id=id, name=name, status="error")
+
+
+async def _message(result: Awaitable[Any]) -> ToolMessage:
+    message: ToolMessage = await result
+    return message
