@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from .messages import messages_to_dict as messages_to_dict
     from .net.tokens import azure_token_provider as azure_token_provider
     from .net.tokens import google_token_provider as google_token_provider
+    from .rate_limiters import InMemoryRateLimiter as InMemoryRateLimiter
+    from .rate_limiters import RateLimiter as RateLimiter
+    from .rate_limiters import TokenRateLimiter as TokenRateLimiter
     from .tools import Tool as Tool
     from .tools import arun_tool_calls as arun_tool_calls
     from .tools import run_tool_calls as run_tool_calls
@@ -64,9 +67,12 @@ _HOMES = {
     "ChatVertexAI": "chat_models",
     "HuggingFaceEndpoint": "chat_models",
     "HumanMessage": "messages",
+    "InMemoryRateLimiter": "rate_limiters",
     "Limits": "limits",
+    "RateLimiter": "rate_limiters",
     "SystemMessage": "messages",
     "Timeouts": "limits",
+    "TokenRateLimiter": "rate_limiters",
     "Tool": "tools",
     "ToolException": "errors",
     "ToolMessage": "messages",

@@ -7,13 +7,15 @@ in a supervisor task of its own: a task group must not span a `yield`.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextvars import copy_context
 from typing import Any
 
 import anyio
 from anyio.abc import ObjectSendStream
 
-from .config import DEFAULT_CONCURRENCY, RunnableConfig, config_for_each
+from .config import DEFAULT_CONCURRENCY, RunnableConfig, config_for_each, merge_configs
 from .errors import ConfigurationError
 
 __all__ = ["BatchStream", "abatch", "spawn"]
@@ -40,9 +42,11 @@ class _Runner:
         config: Configs,
         return_exceptions: bool,
         kwargs: Mapping[str, Any],
+        own_config: Mapping[str, Any],
     ) -> None:
         self.inputs = _checked_inputs(inputs)
         self.configs = config_for_each(config, len(self.inputs))
+        self._concurrency = _concurrency(merge_configs(own_config, *self.configs[:1]))
         self.finished: dict[int, Any] = {}
         self._invoke = invoke
         self._kwargs = kwargs
@@ -54,7 +58,7 @@ class _Runner:
         if not self.inputs:
             return
         failure: list[Exception] = []
-        slots = anyio.CapacityLimiter(_concurrency(self.configs[0]))
+        slots = anyio.CapacityLimiter(self._concurrency)
 
         async def one(index: int) -> None:
             async with slots:
@@ -91,15 +95,18 @@ async def abatch(
     config: Configs,
     return_exceptions: bool,
     kwargs: Mapping[str, Any],
+    own_config: Mapping[str, Any],
 ) -> list[Any]:
-    """See `Runnable.abatch`."""
-    runner = _Runner(invoke, inputs, config, return_exceptions, kwargs)
+    """See `Runnable.abatch`. `own_config` is that of the runnable itself."""
+    runner = _Runner(invoke, inputs, config, return_exceptions, kwargs, own_config)
     await runner.run()
     return [runner.finished[index] for index in range(len(runner.inputs))]
 
 
 class BatchStream:
     """``(index, result)`` as results become ready. See `Runnable.abatch_as_completed`."""
+
+    _state: _Supervised | None = None
 
     def __init__(
         self,
@@ -108,12 +115,12 @@ class BatchStream:
         config: Configs,
         return_exceptions: bool,
         kwargs: Mapping[str, Any],
+        own_config: Mapping[str, Any],
     ) -> None:
-        self._runner = _Runner(invoke, inputs, config, return_exceptions, kwargs)
-        self._state: _Supervised | None = None
+        self._runner = _Runner(invoke, inputs, config, return_exceptions, kwargs, own_config)
 
-    def __aiter__(self) -> BatchStream:
-        return self
+    def __aiter__(self) -> AsyncIterator[tuple[int, Any]]:
+        return _Loop(self)
 
     async def __anext__(self) -> tuple[int, Any]:
         if self._state is None:
@@ -131,10 +138,30 @@ class BatchStream:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
-    def __del__(self) -> None:
-        # Dropped in mid-iteration (a `break`): this runs in the loop's thread.
+    def drop(self) -> None:
+        """Cancel the calls that still run, without waiting."""
         if self._state is not None:
             self._state.drop()
+
+    def __del__(self) -> None:
+        self.drop()
+
+
+class _Loop:
+    """What ``async for`` holds of a `BatchStream`. Leaving the loop drops it, in the thread of the
+    event loop, and that ends the batch even where the stream is kept in a variable."""
+
+    def __init__(self, stream: BatchStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> _Loop:
+        return self
+
+    async def __anext__(self) -> tuple[int, Any]:
+        return await anext(self._stream)
+
+    def __del__(self) -> None:
+        self._stream.drop()
 
 
 class _Supervised:
@@ -156,7 +183,7 @@ class _Supervised:
     async def next(self) -> tuple[int, Any]:
         try:
             return await self._results.receive()
-        except anyio.EndOfStream:
+        except (anyio.EndOfStream, anyio.ClosedResourceError):
             await self.stop()
             if self._error is not None:
                 error, self._error = self._error, None
@@ -190,7 +217,7 @@ async def _supervise(
     except Exception as raised:
         error = raised
     finally:
-        await send.aclose()
+        send.close()
         ended(error)
 
 
@@ -203,12 +230,9 @@ def spawn(function: Callable[..., Awaitable[None]], *args: Any) -> None:
     anyio has no word for it on purpose. It is needed where results are handed out while work goes
     on, and the handing out is an iterator that its user may drop at any time.
     """
-    import sniffio
-
-    if sniffio.current_async_library() == "trio":
-        import trio
-
-        trio.lowlevel.spawn_system_task(function, *args)
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        trio.lowlevel.spawn_system_task(function, *args, context=copy_context())
         return
     import asyncio
 

@@ -26,6 +26,7 @@ __all__ = [
     "MessageStart",
     "ProviderData",
     "ReasoningDelta",
+    "Restart",
     "TextDelta",
     "ToolCallDelta",
     "UsageReport",
@@ -135,6 +136,13 @@ class ProviderData(_Event, frozen=True, gc=False, tag="provider-data"):
     kind: str | None = None
 
 
+class Restart(_Event, frozen=True, gc=False, tag="restart"):
+    """The answer begins anew (attempt number `attempt`, for `reason`): what came before is void."""
+
+    attempt: int = 2
+    reason: str = ""
+
+
 ChunkEvent = (
     MessageStart
     | BlockStart
@@ -147,6 +155,7 @@ ChunkEvent = (
     | UsageReport
     | MessageEnd
     | ProviderData
+    | Restart
 )
 
 _encoder = msgspec.json.Encoder()

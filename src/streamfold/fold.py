@@ -21,6 +21,7 @@ from .deltas import (
     MessageStart,
     ProviderData,
     ReasoningDelta,
+    Restart,
     TextDelta,
     ToolCallDelta,
     UsageReport,
@@ -125,6 +126,8 @@ class _Block:
         text_key = _TEXT_KEYS.get(self.kind, "base64")
         for key, value in data.items():
             if key == text_key and isinstance(value, str):
+                if key == "base64":  # it begins anew: the sketch of an image gives way to the image
+                    self.parts.clear()
                 self.parts.append(value)
             elif key == "annotations" and self.kind == "text" and isinstance(value, list):
                 self.annotations.extend(value)
@@ -243,6 +246,10 @@ class Fold:
             merge_into(self._meta, event.data)
         else:
             merge_into(self._block(event.kind, event.index).extras, event.data)
+
+    def _restart(self, event: Restart) -> None:
+        """The message begins anew; nothing of what came before is left."""
+        self.__init__()  # type: ignore[misc]
 
     def _block_end(self, event: BlockEnd) -> None:
         """Only the message's end matters to the fold; the event is for those who watch."""
@@ -459,4 +466,5 @@ _HANDLERS: Final[dict[type, Callable[[Fold, Any], None]]] = {
     UsageReport: Fold._usage_report,
     MessageEnd: Fold._message_end,
     ProviderData: Fold._provider_data,
+    Restart: Fold._restart,
 }

@@ -6,6 +6,7 @@ async ones on the portal's loop: there is no second engine to keep in step.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from .batch import BatchStream, abatch
 from .chunks import AIMessageChunk
 from .config import merge_configs
+from .errors import ConfigurationError
 from .events import EventFilter, EventSink, checked_version, plain, task_events
 from .message_stream import MessageStream
 from .net import portal
@@ -24,6 +26,8 @@ T = TypeVar("T")
 
 class Runnable:
     """Call it with `invoke`, `stream` and `batch`, or their async twins with an `a` before."""
+
+    _config: Mapping[str, Any] = {}  # what `with_config` gave it
 
     async def ainvoke(
         self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
@@ -38,6 +42,48 @@ class Runnable:
 
     async def aclose(self) -> None:
         """Give back what this object holds in the running loop."""
+
+    # ---- combinators -----------------------------------------------------------------------------
+
+    def with_retry(
+        self,
+        *,
+        retry_if_exception_type: Any = (Exception,),
+        wait_exponential_jitter: bool = True,
+        stop_after_attempt: int = 3,
+        restart_streams: bool = False,
+    ) -> Any:
+        """A runnable that is tried up to `stop_after_attempt` times.
+
+        A stream is tried again only before its first chunk, unless `restart_streams`: then a
+        `Restart` event voids what had come.
+        """
+        from .resilience import RunnableRetry
+
+        return RunnableRetry(
+            self,
+            retry_if_exception_type=retry_if_exception_type,
+            wait_exponential_jitter=wait_exponential_jitter,
+            stop_after_attempt=stop_after_attempt,
+            restart_streams=restart_streams,
+        )
+
+    def with_fallbacks(
+        self,
+        fallbacks: Sequence[Any],
+        *,
+        exceptions_to_handle: Any = (Exception,),
+        restart_streams: bool = False,
+    ) -> Any:
+        """A runnable that asks each of `fallbacks` in turn when this one fails. Streams as in
+        `with_retry`."""
+        from .resilience import RunnableWithFallbacks
+
+        return RunnableWithFallbacks(
+            [self, *fallbacks],
+            exceptions_to_handle=exceptions_to_handle,
+            restart_streams=restart_streams,
+        )
 
     # ---- async -----------------------------------------------------------------------------------
 
@@ -72,7 +118,7 @@ class Runnable:
         The first failure cancels the others and is raised, with the answers that were ready in its
         `finished` (index to answer); with `return_exceptions` errors take the answers' places.
         """
-        return await abatch(self.ainvoke, inputs, config, return_exceptions, kwargs)
+        return await abatch(self.ainvoke, inputs, config, return_exceptions, kwargs, self._config)
 
     def abatch_as_completed(
         self,
@@ -84,7 +130,7 @@ class Runnable:
     ) -> AsyncIterator[tuple[int, Any]]:
         """``(index, answer)`` of many inputs as they become ready. Leaving the loop cancels the
         calls that still run."""
-        return BatchStream(self.ainvoke, inputs, config, return_exceptions, kwargs)
+        return BatchStream(self.ainvoke, inputs, config, return_exceptions, kwargs, self._config)
 
     def astream_events(
         self,
@@ -217,26 +263,43 @@ async def _singly(source: Any) -> AsyncGenerator[list[Any], None]:
 
 class ChunkStream:
     """An async iterator of chunks. Iterating hands out one generator, so a chunk costs no more
-    than it must; the object itself adds `aclose` and ``async with``."""
+    than it must; the object itself adds `aclose` and ``async with``.
+
+    The generator then belongs to the ``async for`` alone: leaving the loop drops and so closes it,
+    even where the stream is kept in a variable. A loop that was left cannot be taken up again.
+    """
 
     def __init__(self, start: Callable[[], AsyncGenerator[list[AIMessageChunk], None]]) -> None:
-        self._chunks = _flat(start)
+        self._chunks: AsyncGenerator[AIMessageChunk, None] | None = _flat(start)
+        self._handed_out = weakref.ref(self._chunks)
 
     def __aiter__(self) -> AsyncGenerator[AIMessageChunk, None]:
-        return self._chunks
+        chunks, self._chunks = self._handed_out(), None
+        return _left() if chunks is None else chunks
 
     async def __anext__(self) -> AIMessageChunk:
+        self._chunks = self._handed_out() or _left()
         return await anext(self._chunks)
 
     async def aclose(self) -> None:
         """Close the connection; nothing more comes."""
-        await self._chunks.aclose()
+        chunks = self._handed_out()
+        if chunks is not None:
+            await chunks.aclose()
 
     async def __aenter__(self) -> ChunkStream:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
+
+
+async def _left() -> AsyncGenerator[AIMessageChunk, None]:
+    raise ConfigurationError(
+        "this stream was left in the middle and is closed: call the model again, or use "
+        "astream_message(), which can be read on"
+    )
+    yield
 
 
 async def _flat(

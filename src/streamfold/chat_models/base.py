@@ -86,7 +86,9 @@ class ChatModel(Runnable):
         self._vendor = row
         self._params = _with_secrets(params)
         self._bound = bound
-        self._config = merge_configs(config)
+        inherited = ("callbacks", "tags", "metadata")
+        own: dict[str, Any] = {name: params[name] for name in inherited if name in params}
+        self._config = merge_configs(own, config)
         self._settings = _settings(self._params)
         self._addresses: dict[str, Address] = {}
         self._address(row.dialect)  # what is missing is said now, not at the first call

@@ -23,14 +23,12 @@ SETTINGS: Final = frozenset(
         "api_key",
         "base_url",
         "callbacks",
-        "custom_get_token_ids",
         "default_headers",
         "default_query",
         "disable_streaming",
         "extra_body",
         "http_client",
         "limits",
-        "max_in_flight",
         "max_retries",
         "metadata",
         "model",
@@ -179,6 +177,11 @@ def _stop(name: str, value: Any) -> None:
         )
 
 
+def _limiter(name: str, value: Any) -> None:
+    if not callable(getattr(value, "aacquire", None)):
+        raise ConfigurationError(f"{name} is {value!r:.60}: expected an object with aacquire()")
+
+
 def _seed(name: str, value: Any) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigurationError(f"{name} is {value!r}: expected an int")
@@ -189,8 +192,8 @@ _CHECKS: Final[dict[str, Callable[[str, Any], None]]] = {
     "top_p": _number(0.0, 1.0),
     "max_tokens": _whole(1),
     "max_retries": _whole(0),
-    "max_in_flight": _whole(1),
     "seed": _seed,
+    "rate_limiter": _limiter,
     "stop": _stop,
     "model": _of(str, what="a str"),
     "base_url": _of(str, what="a URL as a str"),

@@ -69,16 +69,24 @@ if hasattr(os, "register_at_fork"):
 def run(function: Callable[..., Awaitable[T]], *args: Any) -> T:
     """Await ``function(*args)`` on the portal's loop and return its result here.
 
-    An exception in this thread while it waits (Ctrl-C) cancels the call before it is raised on.
+    An exception in this thread while it waits (Ctrl-C) cancels the call, and is raised on once the
+    call is over.
     """
-    future = _get_portal().start_task_soon(function, *args)
+    over = threading.Event()  # a cancelled future says nothing about when its task has ended
+
+    async def call() -> T:
+        try:
+            return await function(*args)
+        finally:
+            over.set()
+
+    future = _get_portal().start_task_soon(call)
     try:
         return future.result()
     except BaseException:
-        if not future.done():
-            future.cancel()
+        if future.cancel():
             with suppress(BaseException):
-                future.exception(timeout=_CLOSE_WAIT)
+                over.wait(_CLOSE_WAIT)
         raise
 
 
@@ -127,20 +135,19 @@ def iterate(source: Callable[[], AsyncIterator[list[T]]]) -> Iterator[T]:
     portal = _get_portal()
     gate = _Gate(portal)
     future = portal.start_task_soon(_pump, source, lists, gate)
+    got: list[T] | _End = []
     try:
-        while True:
-            got = lists.get()
-            if isinstance(got, _End):
-                if got.error is not None:
-                    raise got.error
-                return
+        while not isinstance(got := lists.get(), _End):
             gate.leave()
             yield from got
+        if got.error is not None:
+            raise got.error
     finally:
-        if not future.done():
+        if not isinstance(got, _End):
             future.cancel()
             with suppress(BaseException):
-                future.exception(timeout=_CLOSE_WAIT)
+                while not isinstance(lists.get(timeout=_CLOSE_WAIT), _End):
+                    pass
 
 
 async def _pump(
@@ -148,9 +155,10 @@ async def _pump(
     lists: queue.SimpleQueue[Any],
     gate: _Gate,
 ) -> None:
-    iterator = source()
     error: BaseException | None = None
+    iterator: Any = None
     try:
+        iterator = source()
         async for items in iterator:
             await gate.enter()
             lists.put(items)
@@ -159,8 +167,10 @@ async def _pump(
         if not isinstance(raised, Exception):
             raise
     finally:
-        close = getattr(iterator, "aclose", None)
-        if close is not None:
-            with anyio.CancelScope(shield=True):
-                await close()
-        lists.put(_End(error))
+        try:
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                with anyio.CancelScope(shield=True):
+                    await close()
+        finally:
+            lists.put(_End(error))

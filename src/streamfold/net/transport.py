@@ -67,6 +67,7 @@ class Call(msgspec.Struct, kw_only=True):
     provider: str = ""
     model: str = ""
     start_hint: str = ""
+    limiter: Any = None  # a RateLimiter: asked before every request
 
 
 async def stream_batches(call: Call) -> AsyncGenerator[list[AIMessageChunk], None]:
@@ -117,6 +118,8 @@ async def _attempt(call: Call, clock: Clock) -> AsyncGenerator[list[AIMessageChu
     reads: AsyncIterator[bytes] | None = None
     failure: StreamfoldError | None = None
     try:
+        if call.limiter is not None:
+            await call.limiter.aacquire(blocking=True)
         clock.send()
         auth, secrets = await auth_headers(call.auth, call.key)
         response = await _send(call, clock, auth)
@@ -440,7 +443,8 @@ def _map(error: httpx.HTTPError, call: Call, clock: Clock, *, answered: bool) ->
         # httpx looks at redirects that it is not to follow, and cannot read this one.
         return _redirect_error("with", "http://[")
     if isinstance(error, httpx.ConnectError):
-        return ConnectError(f"no connection to {_place(call)} ({text}){_hint(call)}", retryable=True)
+        where = f"{_place(call)} ({text}){_hint(call)}"
+        return ConnectError(f"no connection to {where}", retryable=True)
     if isinstance(error, httpx.ProxyError):
         return ConnectError(f"no connection ({text})", retryable=True)
     if answered:

@@ -16,7 +16,7 @@ For one provider it is a file of this shape, as LangChain has it:
 For several, the same in a table of each: `[openai.overrides]`, `[openai.overrides."gpt-4.1"]`.
 A model counts before a pattern, a pattern before the provider, and a later pattern before an
 earlier one. What needs something else (`tool_choice` needs `tool_calling`), and is said of a
-provider or a pattern, becomes true of those of its models that have this.
+provider or a pattern, is said only of those of its models that have this.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ _NEEDS: Final = {
     "tool_choice": "tool_calling",
     "tool_call_streaming": "tool_calling",
     "mid_conversation_tools": "tool_calling",
+    "mid_conversation_system_messages": "text_outputs",
+    "reasoning_effort_default": "reasoning_effort_levels",
 }
 
 
@@ -71,14 +73,21 @@ class Overrides(msgspec.Struct):
         for said in (self.everywhere, *fitting):
             merged |= {key: value for key, value in said.items() if key not in _NEEDS}
         for said in (self.everywhere, *fitting):
-            for key in _NEEDS.keys() & said.keys():
-                merged[key] = said[key] and merged.get(_NEEDS[key], False)
+            merged |= {key: value for key, value in said.items() if _fits(key, value, merged)}
         return merged | self.models.get(id, {})
 
     def unknown_keys(self) -> list[str]:
         """Keys that no profile has: kept, but probably misspelt."""
         said = (self.everywhere, *self.patterns.values(), *self.models.values())
         return sorted({key for values in said for key in values if key not in KEYS})
+
+
+def _fits(key: str, value: Any, profile: Mapping[str, Any]) -> bool:
+    """Whether a profile can have this."""
+    if key not in _NEEDS or value is False:
+        return True
+    needed = profile.get(_NEEDS[key])
+    return value in needed if isinstance(needed, list) else bool(needed)
 
 
 def ours(provider: str) -> Overrides:

@@ -1,8 +1,8 @@
 """A model's profile by its name, however the name is written.
 
 The exact id counts. Else the name is compared in ever looser ways, and the first that finds
-something ends the search: the same id in other spelling (upper case, `models/...`, `:latest`); from
-another place (a Bedrock region, a path before the id); another variant (`:nitro`); another date
+something ends the search: other spelling (upper case, `models/...`, `:latest`, a path before the
+id); Bedrock's versions, then its regions; another variant (`:nitro`); another date
 (`gpt-4.1-2025-04-14` for `gpt-4.1`, `claude-3-5-sonnet-latest` for the newest one).
 
 What a model can do is the same under such names. What it costs need not be: prices are left out
@@ -90,12 +90,16 @@ def _spelling(name: str) -> str:
     return name.replace("gpt-35", "gpt-3.5")  # Azure
 
 
-def _place(name: str) -> str:
-    return _VERSION.sub("", _REGION.sub("", _spelling(name)))
+def _version(name: str) -> str:
+    return _VERSION.sub("", _spelling(name))
+
+
+def _region(name: str) -> str:
+    return _REGION.sub("", _version(name))
 
 
 def _variant(name: str) -> str:
-    return _VARIANT.sub("", _place(name))
+    return _VARIANT.sub("", _region(name))
 
 
 def _family(name: str) -> str:
@@ -103,7 +107,7 @@ def _family(name: str) -> str:
 
 
 _Way = Callable[[str], str]
-_WAYS: Final[tuple[_Way, ...]] = (_spelling, _place, _variant, _family)
+_WAYS: Final[tuple[_Way, ...]] = (_spelling, _version, _region, _variant, _family)
 
 
 # ---- finding -------------------------------------------------------------------------------------
@@ -143,10 +147,11 @@ def _choose(known: Table, way: _Way, model: str, ids: list[str]) -> Match:
     return Match(id, alias or _agree(known, ids))
 
 
-def _rank(id: str, said: dict[str, Any]) -> tuple[bool, bool, str, str]:
-    """Which of several ids a name without a date means: the alias, else the newest."""
+def _rank(id: str, said: dict[str, Any]) -> tuple[bool, bool, str, int, str]:
+    """Which of several ids is meant: the alias, else the newest, else the one that says least."""
     plain = _variant(id)
-    return plain == _family(id), plain.endswith("-latest"), said.get("release_date", ""), id
+    date = said.get("release_date", "")
+    return plain == _family(id), plain.endswith("-latest"), date, -len(id), id
 
 
 def _agree(known: Table, ids: list[str]) -> bool:

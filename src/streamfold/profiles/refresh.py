@@ -2,7 +2,7 @@
 
 Source, our augmentations and those in the folder are read, checked and merged before anything is
 written. Each file is written beside its old version and then takes its place, so a reader sees the
-old file or the new one, and a failure leaves the old one.
+old file or the new one, whole, and a failure leaves the old one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from ..errors import ConfigurationError, StreamfoldError
 from . import augmentations, models_dev
 from .augmentations import Overrides
-from .store import SOURCES, Table, canonical, forget, path_in, read_table
+from .store import SOURCES, Table, canonical, forget, packaged_bytes, path_in, read_table
 
 __all__ = ["ALL", "Refreshed", "refresh"]
 
@@ -51,10 +51,10 @@ def refresh(provider: str, data_dir: str | os.PathLike[str], source: str = "") -
     What `profile_augmentations.toml` in `data_dir` says is merged over it and over our own
     augmentations. Returns what changed, for each file.
 
-    Raises StreamfoldError with the reason, having written nothing: ConfigurationError for the
+    Raises StreamfoldError with the reason, and the old files stay: ConfigurationError for the
     provider, the folder, the source or the augmentations, TransportError for the network.
     """
-    folder = os.fspath(data_dir)
+    folder = os.path.expanduser(os.fspath(data_dir))
     if not os.path.isdir(folder):
         raise ConfigurationError(f"--data-dir {folder} is not a folder: make it first")
     source = source or models_dev.URL
@@ -70,7 +70,7 @@ def refresh(provider: str, data_dir: str | os.PathLike[str], source: str = "") -
         path = path_in(folder, name)
         done.append(_compared(name, path, table, _warnings(overrides)))
         files[path] = table.encode()
-    _write(files)
+    _write(folder, files)
     forget()
     return done
 
@@ -79,11 +79,13 @@ def _augmentations(folder: str) -> dict[str, Any]:
     path = os.path.join(folder, augmentations.FILE)
     try:
         with open(path, "rb") as file:
-            return augmentations.parse(file.read(), path)
+            data = file.read()
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from error
+    # In the package's own folder they are ours, which count anyway.
+    return {} if data == packaged_bytes(augmentations.FILE) else augmentations.parse(data, path)
 
 
 def _names(provider: str, providers: Mapping[str, Any]) -> list[str]:
@@ -155,18 +157,18 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tu
 # ---- writing -------------------------------------------------------------------------------------
 
 
-def _write(files: Mapping[str, bytes]) -> None:
-    """Write all files or none: first beside the old ones, then in their place."""
+def _write(folder: str, files: Mapping[str, bytes]) -> None:
+    """Write all files beside the old ones; once the disk has them, put them in their place."""
     beside = {path: f"{path}.{secrets.token_hex(4)}.tmp" for path in files}
     try:
         for path, data in files.items():
             _write_through(beside[path], data)
         for path in files:
             os.replace(beside[path], path)
-        _sync_folders({os.path.dirname(path) or "." for path in files})
+        _sync_folder(folder)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StreamfoldError(f"{error.filename} cannot be written: {reason}") from error
+        raise StreamfoldError(f"profiles cannot be written into {folder}: {reason}") from error
     finally:
         for path in beside.values():
             with suppress(OSError):
@@ -181,12 +183,11 @@ def _write_through(path: str, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folders(folders: set[str]) -> None:
+def _sync_folder(folder: str) -> None:
     """Make the renames last. Windows cannot open folders, and needs not."""
-    for folder in folders:
-        with suppress(OSError):
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

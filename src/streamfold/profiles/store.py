@@ -133,7 +133,7 @@ class Table(Mapping[str, dict[str, Any]]):
         for key, flag in zip(self._file.abilities, flags, strict=False):
             if flag in "+-":
                 said[key] = flag == "+"
-        return copy.deepcopy(said)
+        return {k: copy.deepcopy(v) if isinstance(v, list | dict) else v for k, v in said.items()}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._file.models)

@@ -18,6 +18,7 @@ from .request import ChatRequest
 
 __all__ = [
     "Dropped",
+    "RESPONSES",
     "FunctionTool",
     "ToolChoice",
     "Turn",
@@ -120,7 +121,7 @@ class Dropped:
 class Turn(msgspec.Struct, frozen=True):
     """The message at hand, for the functions that encode its blocks.
 
-    `own` is False for an answer of another provider. `answered` holds the ids of the calls that
+    `own` is False for an answer of another provider, or of another API of its. `answered` holds the ids of the calls that
     have results: the APIs reject an unreadable call that nothing answers.
     """
 
@@ -133,12 +134,21 @@ class Turn(msgspec.Struct, frozen=True):
 def turns(request: ChatRequest, dropped: Dropped) -> list[Turn]:
     """The messages of a request, each as a `Turn`."""
     answered = _answered_calls(request.messages)
-    return [Turn(m, _is_own(m, request), answered, dropped) for m in request.messages]
+    is_response = dropped.dialect == RESPONSES
+    return [Turn(m, _is_own(m, request, is_response), answered, dropped) for m in request.messages]
 
 
-def _is_own(message: BaseMessage, request: ChatRequest) -> bool:
-    maker = message.response_metadata.get("model_provider")
-    return request.provider is None or maker is None or maker == request.provider
+#: The `dialect` of OpenAI's second API: what answers over it hold does not fit into the first.
+RESPONSES: Final = "Responses"
+
+
+def _is_own(message: BaseMessage, request: ChatRequest, is_response: bool) -> bool:
+    made = message.response_metadata
+    maker = made.get("model_provider")
+    if maker is None:
+        return True
+    same_api = (made.get("object") == "response") is is_response
+    return same_api and request.provider in (None, maker)
 
 
 def _answered_calls(messages: Iterable[BaseMessage]) -> frozenset[str]:

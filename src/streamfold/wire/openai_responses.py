@@ -1,4 +1,4 @@
-"""OpenAI Responses, as OpenAI, Azure, xAI, DeepSeek, OpenRouter, Bedrock and LM Studio answer in it.
+"""OpenAI Responses, as OpenAI, Azure, xAI, DeepSeek, OpenRouter, Bedrock and LM Studio answer.
 
 Reference: https://platform.openai.com/docs/api-reference/responses-streaming and the types of the
 vendor's SDK. An answer is a list of items. A stream is SSE of events that tell an item in pieces
@@ -18,24 +18,16 @@ plain. Events of progress say nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from ..chunks import AIMessageChunk
 from ..deltas import ProviderData
-from ..errors import ContentFilterError, StreamProtocolError
-from .codec import Decoder as BaseDecoder
-from .codec import args_text, error_fields, text_or_none
+from ..errors import ContentFilterError
+from .codec import error_fields, text_or_none
 from .openai_chat import read_usage
-from .openai_responses_items import (
-    CLIENT_CALLS,
-    RESULT_FIELDS,
-    Item,
-    citation,
-    item_fields,
-    server_call,
-)
+from .openai_responses_calls import CallDecoder, as_list, as_object, place
+from .openai_responses_items import CLIENT_CALLS, RESULT_FIELDS, Item, citation, item_fields
 from .openai_responses_request import BODY_FIELDS, encode, use_responses
 from .sse import Frame
 
@@ -52,7 +44,7 @@ FINISH_REASONS: Final = {
 }
 
 
-class Decoder(BaseDecoder):
+class Decoder(CallDecoder):
     """The state of one Responses answer.
 
     What is told belongs to the item at an `output_index`; a text or a summary has the key
@@ -65,12 +57,9 @@ class Decoder(BaseDecoder):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._items: dict[Any, Item] = {}  # output index -> item, as it was last told
         self._complete: set[Any] = set()  # output indexes of items that are complete
-        self._given: set[Any] = set()  # keys of what has been told, at least in part
         self._notes: dict[Any, int] = {}  # text -> how many citations have been told
         self._parts: dict[Any, list[tuple[str, int]]] = {}  # item -> kinds and numbers of blocks
-        self._ids: dict[Any, str] = {}  # `call_id` -> id of the server tool call
         self._refusals: dict[Any, str] = {}
         self._transcript = ""
 
@@ -106,13 +95,13 @@ class Decoder(BaseDecoder):
     # ---- the answer ------------------------------------------------------------------------------
 
     def _started_event(self, payload: dict[str, Any]) -> None:
-        self._begin(_object(payload.get("response")))
+        self._begin(as_object(payload.get("response")))
 
     def _begin(self, response: dict[str, Any]) -> None:
         self.start(text_or_none(response.get("id")), text_or_none(response.get("model")))
 
     def _end_event(self, payload: dict[str, Any]) -> None:
-        response = _object(payload.get("response"))
+        response = as_object(payload.get("response"))
         self._begin(response)
         self._end(response)
         self.done = True
@@ -128,7 +117,7 @@ class Decoder(BaseDecoder):
             self.usage(read_usage(usage))
             self.metadata({"usage": usage})
         rest = {k: v for k, v in response.items() if k not in _READ_FIELDS and v is not None}
-        reason = _object(response.get("incomplete_details")).get("reason")
+        reason = as_object(response.get("incomplete_details")).get("reason")
         word = str(reason or response.get("status") or "completed")
         if response.get("error") or word == "failed":
             self.metadata(rest)
@@ -184,12 +173,14 @@ class Decoder(BaseDecoder):
             return
         if code in _BLOCKED or (code or "").startswith(_INVALID):
             kind = kind or "invalid_request_error"
-        self.fail(self.provider_failure({"message": message, "type": kind, "code": code}, model=model))
+        self.fail(
+            self.provider_failure({"message": message, "type": kind, "code": code}, model=model)
+        )
 
     # ---- items -----------------------------------------------------------------------------------
 
     def _item_added(self, payload: dict[str, Any]) -> None:
-        index, item = _place(payload), _object(payload.get("item"))
+        index, item = place(payload), as_object(payload.get("item"))
         if index not in self._items:
             self._items[index] = item
             kind = str(item.get("type"))
@@ -199,7 +190,7 @@ class Decoder(BaseDecoder):
                 self._open_server_call(index, item)
 
     def _item_done(self, payload: dict[str, Any]) -> None:
-        index, item = _place(payload), _object(payload.get("item"))
+        index, item = place(payload), as_object(payload.get("item"))
         if index in self._complete:
             return
         if index not in self._items:
@@ -216,12 +207,12 @@ class Decoder(BaseDecoder):
                 self.end_block(block_kind, key)
 
     def _message(self, index: Any, item: Item) -> None:
-        for place, part in enumerate(_list(item.get("content"))):
+        for number, part in enumerate(as_list(item.get("content"))):
             if isinstance(part, dict):
-                self._part((index, "content", place), part)
+                self._part((index, "content", number), part)
 
     def _part_done(self, payload: dict[str, Any]) -> None:
-        self._part(_key(payload), _object(payload.get("part")))
+        self._part(_key(payload), as_object(payload.get("part")))
 
     def _part(self, key: Any, part: Item) -> None:
         """A part of a message, whole: what was not told in pieces is told now."""
@@ -236,7 +227,7 @@ class Decoder(BaseDecoder):
     def _text_part(self, key: Any, part: Item) -> None:
         self._all_text(key, part.get("text"))
         self._all_logprobs(key, part.get("logprobs"))
-        for note in _list(part.get("annotations"))[self._notes.get(key, 0) :]:
+        for note in as_list(part.get("annotations"))[self._notes.get(key, 0) :]:
             self._annotate(key, note)
         rest = {k: v for k, v in part.items() if k not in _PART_FIELDS and v is not None}
         if rest and key in self._given and self._is_new(("part", key)):
@@ -247,7 +238,9 @@ class Decoder(BaseDecoder):
             text = self._refusals.get(key) or (refusal if isinstance(refusal, str) else "")
             self._refusals[key] = text
             value = {"type": "refusal", "refusal": text}
-            self._belongs(key, "non_standard", self.block("non_standard", {"value": value}, key=key))
+            self._belongs(
+                key, "non_standard", self.block("non_standard", {"value": value}, key=key)
+            )
             self.metadata({"refusal": "".join(self._refusals.values())})
 
     def _tell_message_items(self) -> None:
@@ -255,7 +248,7 @@ class Decoder(BaseDecoder):
         at the end."""
         blocks = [(index, *block) for index, blocks in self._parts.items() for block in blocks]
         for index, kind, number in blocks:
-            item = self._items.get(index, {})
+            item = self._items[index] if index in self._complete else {}
             fields = item_fields(item) if item.get("type") == "message" else {}
             if fields and self._blocks == 1 and kind == "text" and not self._notes:
                 self.metadata({"message_item": fields})
@@ -264,8 +257,8 @@ class Decoder(BaseDecoder):
 
     def _reasoning_item(self, index: Any, item: Item) -> None:
         for field in ("content", "summary"):
-            for place, part in enumerate(_list(item.get(field))):
-                self._all_reasoning((index, field, place), _object(part).get("text"))
+            for number, part in enumerate(as_list(item.get(field))):
+                self._all_reasoning((index, field, number), as_object(part).get("text"))
         if index not in self._parts:
             fields = item_fields(item)
             self._belongs((index,), "reasoning", self.block("reasoning", {"extras": fields}))
@@ -281,83 +274,6 @@ class Decoder(BaseDecoder):
 
     def _other_item(self, index: Any, item: Item) -> None:
         self.block("non_standard", {"value": item}, key=(index, "item"))
-
-    def _result_item(self, index: Any, item: Item) -> None:
-        """What came of a call, as an item of its own."""
-        field = RESULT_FIELDS[item["type"]]
-        call_id = item.get("call_id")
-        data = {
-            "tool_call_id": self._ids.get(call_id) or call_id or item.get("id"),
-            "status": _success(item),
-            "output": item.get(field),
-            "extras": {k: v for k, v in item.items() if k != field and v is not None},
-        }
-        self.block("server_tool_result", data, key=(index, "item"))
-
-    # ---- calls -----------------------------------------------------------------------------------
-
-    def _open_client_call(self, index: Any, item: Item) -> None:
-        kind = item["type"]
-        fields = {k: v for k, v in item_fields(item).items() if k not in _CALL_FIELDS}
-        fields.pop("status", None)  # it is in progress, of course
-        extras = {**fields, "type": "custom"} if kind == "custom_tool_call" else fields
-        self.tool_call(
-            index=index,
-            id=text_or_none(item.get("call_id")),
-            name=text_or_none(item.get("name")),
-            extras=extras or None,
-        )
-
-    def _client_call_done(self, index: Any, item: Item) -> None:
-        self._all_args(index, "tool_call", item.get(CLIENT_CALLS[item["type"]]))
-        told = self._items[index]
-        fields = {k: v for k, v in item_fields(item).items() if k not in _CALL_FIELDS}
-        new = {k: v for k, v in fields.items() if k == "status" or told.get(k) != v}
-        if new:
-            self.tool_call(index=index, extras=new)
-
-    def _open_server_call(self, index: Any, item: Item) -> None:
-        id = text_or_none(item.get("id"))
-        self.tool_call(
-            index=index, id=id, name=str(item["type"]).removesuffix("_call"), kind="server_tool_call"
-        )
-        if id and text_or_none(item.get("call_id")):
-            self._ids[item["call_id"]] = id
-
-    def _server_call_done(self, index: Any, item: Item) -> None:
-        shape = server_call(item["type"])
-        if (index, "code") in self._given:
-            self.tool_call(index=index, args='"}', kind="server_tool_call")
-        else:
-            self._all_args(index, "server_tool_call", shape.arguments(item))
-        fields = {k: v for k, v in shape.fields(item).items() if k != "id"}
-        if fields:
-            self.tool_call(index=index, extras=fields, kind="server_tool_call")
-        if item["type"] == "image_generation_call":
-            self._image(index, item.get("result"), item)
-        if shape.answers:
-            self._result(index, item, shape.output)
-
-    def _result(self, index: Any, item: Item, field: str) -> None:
-        data = {"tool_call_id": item.get("id"), "status": _success(item)}
-        if item.get(field) is not None and item["type"] != "image_generation_call":
-            data["output"] = item[field]
-        if item.get("error") is not None:
-            data["extras"] = {"error": item["error"]}
-        self.block("server_tool_result", data, key=(index, "result"))
-
-    def _image(self, index: Any, data: Any, told: Item) -> None:
-        """An image, or for the time being a sketch of it, which the next one replaces."""
-        if isinstance(data, str) and data:
-            form = text_or_none(told.get("output_format")) or "png"
-            block = {"base64": data, "mime_type": f"image/{_IMAGE_TYPES.get(form, form)}"}
-            id = {"id": self._items[index].get("id")}
-            self.block("image", {**block, "extras": id}, key=(index, "image"))
-
-    def _all_args(self, index: Any, kind: str, args: Any) -> None:
-        """The arguments, if none of them have come in pieces."""
-        if args is not None and self._is_new((index, "args")):
-            self.tool_call(index=index, args=args_text(args), kind=kind)
 
     # ---- pieces ----------------------------------------------------------------------------------
 
@@ -432,35 +348,6 @@ class Decoder(BaseDecoder):
                 self._add(ProviderData({"type": "reasoning_text"}, number, "reasoning"))
         self.reasoning(text, key)
 
-    def _args_delta(self, payload: dict[str, Any]) -> None:
-        index = _place(payload)
-        item, delta = self._items.get(index), payload.get("delta")
-        if item is None:
-            self.fail(StreamProtocolError(f"arguments for output item {index!r}, which is not there"))
-        elif isinstance(delta, str) and delta:
-            self._given.add((index, "args"))
-            kind = "tool_call" if item.get("type") in CLIENT_CALLS else "server_tool_call"
-            self.tool_call(index=index, args=delta, kind=kind)
-
-    def _args_done(self, payload: dict[str, Any]) -> None:
-        index = _place(payload)
-        item = self._items.get(index)
-        if item is not None:
-            kind = "tool_call" if item.get("type") in CLIENT_CALLS else "server_tool_call"
-            self._all_args(index, kind, payload.get("arguments", payload.get("input")))
-
-    def _code_delta(self, payload: dict[str, Any]) -> None:
-        """Code for the code interpreter, written as the JSON that its arguments are told as."""
-        index, delta = _place(payload), payload.get("delta")
-        if isinstance(delta, str) and delta and index in self._items:
-            start = '{"code":"' if self._is_new((index, "code")) else ""
-            args = start + json.dumps(delta)[1:-1]
-            self.tool_call(index=index, args=args, kind="server_tool_call")
-
-    def _partial_image(self, payload: dict[str, Any]) -> None:
-        if _place(payload) in self._items:
-            self._image(_place(payload), payload.get("partial_image_b64"), payload)
-
     def _audio_delta(self, payload: dict[str, Any]) -> None:
         delta = payload.get("delta")
         if isinstance(delta, str) and delta:
@@ -476,15 +363,84 @@ class Decoder(BaseDecoder):
         if self._transcript:
             self.block_data("audio", {"transcript": self._transcript}, "audio")
 
-    # ---- bookkeeping -----------------------------------------------------------------------------
-
-    def _is_new(self, key: Any) -> bool:
-        """Whether `key` is told for the first time; it is from here on."""
-        if key in self._given:
-            return False
-        self._given.add(key)
-        return True
+    def _nothing(self, payload: dict[str, Any]) -> None:
+        """Progress, or what the item says again when it is done."""
 
     def _belongs(self, key: Any, kind: str, number: int) -> None:
         """The block `number` is one of its item's."""
         self._parts.setdefault(key[0], []).append((kind, number))
+
+
+def _key(payload: dict[str, Any], field: str = "content") -> tuple[int | None, str, int | None]:
+    """The key of the part, or the summary, that an event is about."""
+    return place(payload), field, place(payload, f"{field}_index")
+
+
+#: Fields that are read by name, and those that say again what was asked.
+_READ_FIELDS: Final = frozenset(
+    {"id", "model", "output", "output_text", "usage", "error", "instructions", "tools", "text"}
+)
+_PROGRESS_FIELDS: Final = frozenset(
+    {"type", "sequence_number", "item_id", "output_index", "content_index", "obfuscation"}
+)
+_DELTA_FIELDS: Final = _PROGRESS_FIELDS | {"delta", "logprobs"}
+_PART_FIELDS: Final = frozenset({"type", "text", "annotations", "logprobs"})
+
+#: Codes of errors that mean a content filter, and how those begin that mean a bad request.
+_BLOCKED: Final = frozenset(
+    {"content_filter", "content_policy_violation", "image_content_policy_violation"}
+    | {"bio_policy", "cyber_policy", "misalignment_policy_violation"}
+)
+_INVALID: Final = ("invalid_", "image_", "unsupported_", "empty_image", "failed_to_download")
+
+Handler = Callable[[Decoder, dict[str, Any]], None]
+
+_EVENTS: Final[dict[str, Handler]] = {
+    "error": Decoder._error_event,
+    "response.queued": Decoder._started_event,
+    "response.created": Decoder._started_event,
+    "response.in_progress": Decoder._started_event,
+    "response.completed": Decoder._end_event,
+    "response.incomplete": Decoder._end_event,
+    "response.failed": Decoder._end_event,
+    "response.cancelled": Decoder._end_event,
+    "response.output_item.added": Decoder._item_added,
+    "response.output_item.done": Decoder._item_done,
+    "response.content_part.added": Decoder._nothing,
+    "response.content_part.done": Decoder._part_done,
+    "response.output_text.delta": Decoder._text_delta,
+    "response.output_text.done": Decoder._text_done,
+    "response.output_text.annotation.added": Decoder._annotation,
+    "response.refusal.delta": Decoder._refusal_delta,
+    "response.refusal.done": Decoder._refusal_done,
+    "response.reasoning_summary_part.added": Decoder._nothing,
+    "response.reasoning_summary_part.done": Decoder._nothing,
+    "response.reasoning_summary_text.delta": Decoder._summary_delta,
+    "response.reasoning_summary_text.done": Decoder._summary_done,
+    "response.reasoning_text.delta": Decoder._reasoning_delta,
+    "response.reasoning_text.done": Decoder._reasoning_done,
+    "response.function_call_arguments.delta": Decoder._args_delta,
+    "response.function_call_arguments.done": Decoder._args_done,
+    "response.custom_tool_call_input.delta": Decoder._args_delta,
+    "response.custom_tool_call_input.done": Decoder._args_done,
+    "response.mcp_call_arguments.delta": Decoder._args_delta,
+    "response.mcp_call_arguments.done": Decoder._args_done,
+    "response.code_interpreter_call_code.delta": Decoder._code_delta,
+    "response.code_interpreter_call_code.done": Decoder._nothing,
+    "response.image_generation_call.partial_image": Decoder._partial_image,
+    "response.shell_call_command.added": Decoder._nothing,
+    "response.shell_call_command.delta": Decoder._nothing,
+    "response.shell_call_command.done": Decoder._nothing,
+    "response.shell_call_output_content.delta": Decoder._nothing,
+    "response.shell_call_output_content.done": Decoder._nothing,
+    "response.audio.delta": Decoder._audio_delta,
+    "response.audio.transcript.delta": Decoder._transcript_delta,
+    "response.audio.transcript.done": Decoder._transcript_done,
+}
+
+_ITEMS: Final[dict[str, Callable[[Decoder, Any, Item], None]]] = {
+    "message": Decoder._message,
+    "reasoning": Decoder._reasoning_item,
+    **dict.fromkeys(CLIENT_CALLS, Decoder._client_call_done),
+    **dict.fromkeys(RESULT_FIELDS, Decoder._result_item),
+}

@@ -35,7 +35,7 @@ class SSEFramer:
     #: What ends each event in `complete`.
     separator: ClassVar[bytes] = b"\n\n"
 
-    __slots__ = ("_head", "_held", "_held_size", "_max", "_skip_lf", "error")
+    __slots__ = ("_head", "_held", "_held_size", "_max", "_skip_lf", "_stopped", "error")
 
     def __init__(self, event_bytes: int) -> None:
         self._max = event_bytes
@@ -43,6 +43,7 @@ class SSEFramer:
         self._held: list[bytes] = []  # the pieces of an event that is not complete
         self._held_size = 0
         self._skip_lf = False  # the last read ended in CR: an LF that follows belongs to it
+        self._stopped = False  # an event could not be read: those behind it are not looked at
         self.error: StreamfoldError | None = None
 
     def feed(self, data: bytes) -> list[Frame]:
@@ -80,25 +81,26 @@ class SSEFramer:
         """The bytes of each event."""
         blocks = complete.split(b"\n\n")
         blocks.pop()
-        return self._small_enough(blocks) if len(complete) > self._max else blocks
+        return blocks
 
     def read(self, block: bytes) -> Frame | None:
-        """The event of a block; None if there is none in it, or if `error` is set."""
+        """The event of a block; None if there is none in it, or if it or one before it failed."""
+        if self._stopped:
+            return None
+        if len(block) > self._max:
+            return self._stop(self._too_large())
         if block.startswith(b"data: ") and b"\n" not in block:
             return Frame(None, block[6:])
-        return self._odd(block) if self.error is None else None
+        return self._odd(block)
 
     def close(self) -> bytes:
         """The bytes have ended. An event without its blank line is dropped, as the rules say."""
         self._held.clear()
         return b""
 
-    def _small_enough(self, blocks: list[bytes]) -> list[bytes]:
-        for place, block in enumerate(blocks):
-            if len(block) > self._max:
-                self.error = self._too_large()
-                return blocks[:place]
-        return blocks
+    def _stop(self, error: StreamfoldError) -> None:
+        self.error = error
+        self._stopped = True
 
     def _odd(self, block: bytes) -> Frame | None:
         """Any event but the plainest; None if there is nothing in it."""
@@ -107,7 +109,7 @@ class SSEFramer:
             name, _, rest = block.partition(b"\n")
             if rest.startswith(b"data: ") and b"\n" not in rest:
                 event = name[7:].decode("utf-8", "replace")
-                return Frame(None if event == "message" else event, rest[6:])
+                return Frame(None if event in ("", "message") else event, rest[6:])
         if b"\n" not in block:
             if not block or block.startswith(b":"):
                 return None
@@ -124,8 +126,7 @@ class SSEFramer:
         try:
             b"\n".join(lines).decode("utf-8")
         except UnicodeDecodeError as error:
-            self.error = StreamProtocolError(f"the stream is not UTF-8: {error}")
-            return None
+            return self._stop(StreamProtocolError(f"the stream is not UTF-8: {error}"))
         import httpx
         import httpx_sse
 
@@ -149,7 +150,8 @@ class SSEFramer:
     def _hold(self, data: bytes) -> None:
         self._held.append(data)
         self._held_size += len(data)
-        if self._held_size > self._max:
+        # A line end may turn out to be the first of the two that end the event.
+        if self._held_size - data.endswith(b"\n") > self._max:
             self.error = self._too_large()
             self._held.clear()
 
