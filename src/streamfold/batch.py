@@ -13,7 +13,7 @@ from contextvars import copy_context
 from typing import Any
 
 import anyio
-from anyio.abc import ObjectSendStream
+from anyio.streams.memory import MemoryObjectSendStream
 
 from .config import DEFAULT_CONCURRENCY, RunnableConfig, config_for_each, merge_configs
 from .errors import ConfigurationError
@@ -207,7 +207,7 @@ class _Supervised:
 async def _supervise(
     runner: _Runner,
     scope: anyio.CancelScope,
-    send: ObjectSendStream[tuple[int, Any]],
+    send: MemoryObjectSendStream[tuple[int, Any]],
     ended: Callable[[BaseException | None], None],
 ) -> None:
     error: BaseException | None = None

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from .batch import BatchStream, abatch
 from .chunks import AIMessageChunk
 from .config import merge_configs
-from .errors import ConfigurationError
+from .errors import StreamInterruptedError
 from .events import EventFilter, EventSink, checked_version, plain, task_events
 from .message_stream import MessageStream
 from .net import portal
@@ -270,22 +270,27 @@ class ChunkStream:
     """
 
     def __init__(self, start: Callable[[], AsyncGenerator[list[AIMessageChunk], None]]) -> None:
-        self._chunks: AsyncGenerator[AIMessageChunk, None] | None = _flat(start)
+        self._ended: list[bool] = []
+        self._chunks: AsyncGenerator[AIMessageChunk, None] | None = _flat(start, self._ended)
         self._handed_out = weakref.ref(self._chunks)
 
     def __aiter__(self) -> AsyncGenerator[AIMessageChunk, None]:
-        chunks, self._chunks = self._handed_out(), None
-        return _left() if chunks is None else chunks
+        chunks, self._chunks = self._live(), None
+        return chunks
 
     async def __anext__(self) -> AIMessageChunk:
-        self._chunks = self._handed_out() or _left()
+        self._chunks = self._live()
         return await anext(self._chunks)
+
+    def _live(self) -> AsyncGenerator[AIMessageChunk, None]:
+        return self._handed_out() or _nothing_more(self._ended)
 
     async def aclose(self) -> None:
         """Close the connection; nothing more comes."""
         chunks = self._handed_out()
         if chunks is not None:
             await chunks.aclose()
+        self._ended.append(True)
 
     async def __aenter__(self) -> ChunkStream:
         return self
@@ -294,18 +299,26 @@ class ChunkStream:
         await self.aclose()
 
 
-async def _left() -> AsyncGenerator[AIMessageChunk, None]:
-    raise ConfigurationError(
-        "this stream was left in the middle and is closed: call the model again, or use "
-        "astream_message(), which can be read on"
-    )
+async def _nothing_more(ended: list[bool]) -> AsyncGenerator[AIMessageChunk, None]:
+    if not ended:
+        raise StreamInterruptedError(
+            "this stream was left in the middle and is closed: call the model again, or use "
+            "astream_message(), whose loops can be left and taken up again"
+        )
+    return
     yield
 
 
 async def _flat(
-    start: Callable[[], AsyncGenerator[list[AIMessageChunk], None]],
+    start: Callable[[], AsyncGenerator[list[AIMessageChunk], None]], ended: list[bool]
 ) -> AsyncGenerator[AIMessageChunk, None]:
-    async with aclosing(start()) as batches:
-        async for batch in batches:
-            for chunk in batch:
-                yield chunk
+    """The chunks of all batches. `ended` gets a True once the stream is over by itself."""
+    try:
+        async with aclosing(start()) as batches:
+            async for batch in batches:
+                for chunk in batch:
+                    yield chunk
+    except Exception:
+        ended.append(True)
+        raise
+    ended.append(True)

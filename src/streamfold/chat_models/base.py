@@ -321,6 +321,7 @@ class ChatModel(Runnable):
             provider=name,
             model=params["model"],
             start_hint=self._vendor.start_hint,
+            limiter=params.get("rate_limiter"),
         )
 
     def _spoken(self, params: Mapping[str, Any]) -> Dialect:

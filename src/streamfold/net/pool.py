@@ -71,7 +71,8 @@ class _Stream(httpcore.AsyncNetworkStream):
             timeout = clock.left()
             if timeout == 0.0:
                 raise httpcore.ReadTimeout("the time limit has passed")
-        return await self._stream.read(max_bytes, timeout)
+        data = self._last = await self._stream.read(max_bytes, timeout)
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         clock = CLOCK.get() or self.clock

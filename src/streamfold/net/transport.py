@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
@@ -119,9 +120,9 @@ async def _attempt(call: Call, clock: Clock) -> AsyncGenerator[list[AIMessageChu
     failure: StreamfoldError | None = None
     try:
         if call.limiter is not None:
-            await call.limiter.aacquire(blocking=True)
+            await _within_total(clock, call.limiter.aacquire(blocking=True))
         clock.send()
-        auth, secrets = await auth_headers(call.auth, call.key)
+        auth, secrets = await _within_total(clock, auth_headers(call.auth, call.key))
         response = await _send(call, clock, auth)
         source = aiter(response.stream)  # type: ignore[arg-type]
         reads = _reads(call, clock, response, source)
@@ -152,6 +153,14 @@ async def _attempt(call: Call, clock: Clock) -> AsyncGenerator[list[AIMessageChu
     if failure is not None:
         # Raised here, out of reach of the foreign exception, which holds the request and its key.
         raise failure
+
+
+async def _within_total(clock: Clock, awaitable: Awaitable[T]) -> T:
+    """Await what is not ours (a limiter, a token) until the whole call must be over."""
+    left = clock.total_left()
+    with anyio.move_on_after(None if left == math.inf else left):
+        return await awaitable
+    raise clock.error()
 
 
 async def _run_out(source: AsyncIterator[bytes] | None) -> None:

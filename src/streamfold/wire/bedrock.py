@@ -23,7 +23,8 @@ from typing import Any, ClassVar, Final
 from ..chunks import AIMessageChunk
 from ..errors import ContentFilterError, ProviderError, provider_error
 from ..usage import UsageMetadata, make_usage
-from .bedrock_request import BODY_FIELDS, MIME_TYPES, encode
+from .bedrock_media import MIME_TYPES
+from .bedrock_request import BODY_FIELDS, encode
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, error_fields, text_or_none
 from .eventstream import EventMessage, EventStreamFramer
@@ -370,7 +371,7 @@ class _Result:
     def add(self, items: list[Any]) -> None:
         for item in items:
             last = self._content[-1] if self._content else None
-            if _is_text(item) and _is_text(last):
+            if last is not None and _is_text(item) and _is_text(last):
                 self._content[-1] = {"text": last["text"] + item["text"]}
             else:
                 self._content.append(item)
@@ -442,7 +443,9 @@ def _citation(native: dict[str, Any]) -> dict[str, Any]:
 
 def _joined_base64(pieces: list[str]) -> str:
     try:
-        return base64.b64encode(b"".join(base64.b64decode(p, validate=True) for p in pieces)).decode()
+        return base64.b64encode(
+            b"".join(base64.b64decode(p, validate=True) for p in pieces)
+        ).decode()
     except binascii.Error:
         return "".join(pieces)
 

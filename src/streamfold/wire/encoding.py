@@ -17,8 +17,8 @@ from ..messages import BaseMessage, ToolMessage
 from .request import ChatRequest
 
 __all__ = [
-    "Dropped",
     "RESPONSES",
+    "Dropped",
     "FunctionTool",
     "ToolChoice",
     "Turn",
@@ -121,8 +121,8 @@ class Dropped:
 class Turn(msgspec.Struct, frozen=True):
     """The message at hand, for the functions that encode its blocks.
 
-    `own` is False for an answer of another provider, or of another API of its. `answered` holds the ids of the calls that
-    have results: the APIs reject an unreadable call that nothing answers.
+    `own` is False for an answer of another provider, or of another API of its. `answered` holds
+    the ids of the calls that have results: the APIs reject an unreadable call that nothing answers.
     """
 
     message: BaseMessage

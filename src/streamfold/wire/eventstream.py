@@ -90,7 +90,7 @@ class EventStreamFramer:
         return data[:end] if rest else data
 
     def _end(self, data: bytes) -> int:
-        """Where the last complete message ends. The one after it is checked as far as it is there."""
+        """Where the last complete message ends. The next is checked as far as it is there."""
         place = 0
         while len(data) - place >= PRELUDE:
             total = self._length(data, place)

@@ -10,7 +10,7 @@ text found there is the one that is given along with it; else that piece is look
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import Any, Final
 
@@ -32,15 +32,15 @@ def merged_grounding(old: Fields, new: Mapping[str, Any]) -> Fields:
 
 
 def cite(
-    grounding: Mapping[str, Any], citations: Iterable[Any], texts: Mapping[int, str]
+    grounding: Mapping[str, Any], taken: Mapping[str, Any], texts: Mapping[int, str]
 ) -> Iterator[tuple[int, Fields]]:
     """Each citation and the number of the text block it belongs to.
 
-    `texts`: the text blocks of the answer, in order. Nothing can be cited where there is none.
+    `grounding` and `taken` are `groundingMetadata` and `citationMetadata`. `texts`: the text blocks of the answer, in order. Nothing can be cited where there is none.
     """
     if not texts:
         return
-    notes = [*_supported(grounding), *_taken(citations)]
+    notes = [*_supported(grounding), *_taken(taken)]
     starts = list(accumulate(map(len, texts.values()), initial=0))
     numbers = list(texts)
     for (note, _), place in zip(notes, _places([segment for _, segment in notes], texts)):
@@ -80,12 +80,13 @@ def _source(chunk: Fields) -> Fields:
     return next((chunk[kind] for kind in _SOURCES if isinstance(chunk.get(kind), dict)), {})
 
 
-def _taken(citations: Iterable[Any]) -> Iterator[tuple[Fields, Fields]]:
-    """A citation for each piece that was taken from somewhere."""
-    for taken in _dicts(citations):
-        where = {key: taken[key] for key in ("startIndex", "endIndex") if key in taken}
-        source = {key: value for key, value in taken.items() if key not in where}
-        yield _citation(source, {}), where
+def _taken(citations: Mapping[str, Any]) -> Iterator[tuple[Fields, Fields]]:
+    """A citation for each piece that was taken from somewhere. The two APIs name the list apart."""
+    for name in ("citations", "citationSources"):
+        for taken in _dicts(citations.get(name)):
+            where = {key: taken[key] for key in ("startIndex", "endIndex") if key in taken}
+            source = {key: value for key, value in taken.items() if key not in where}
+            yield _citation(source, {}), where
 
 
 def _citation(source: Fields, extras: Fields) -> Fields:

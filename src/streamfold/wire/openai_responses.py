@@ -127,7 +127,7 @@ class Decoder(CallDecoder):
         else:
             self._tell_message_items()
             meant = self._meant() if word == "completed" else FINISH_REASONS.get(word, word)
-            self.finish(meant, {**rest, "finish_reason": word})
+            self.finish(meant, {"object": "response", **rest, "finish_reason": word})
 
     def _meant(self) -> str:
         if self._refusals:

@@ -34,6 +34,11 @@ class ArgsWriter:
         self._keys: list[set[str]] = []  # the keys there are in each open object on the way to it
         self._in_string = False
 
+    @property
+    def started(self) -> bool:
+        """Whether anything has been written."""
+        return bool(self._path)
+
     def write(self, pieces: Any) -> str:
         """The text of some values: the `partialArgs` of one part."""
         written = (self._value(piece) for piece in pieces or () if isinstance(piece, Mapping))

@@ -87,8 +87,9 @@ class SSEFramer:
         """The event of a block; None if there is none in it, or if it or one before it failed."""
         if self._stopped:
             return None
-        if len(block) > self._max:
-            return self._stop(self._too_large())
+        if len(block) > self._max + block.startswith(b"\n"):
+            self._stop(self._too_large())
+            return None
         if block.startswith(b"data: ") and b"\n" not in block:
             return Frame(None, block[6:])
         return self._odd(block)
@@ -126,7 +127,8 @@ class SSEFramer:
         try:
             b"\n".join(lines).decode("utf-8")
         except UnicodeDecodeError as error:
-            return self._stop(StreamProtocolError(f"the stream is not UTF-8: {error}"))
+            self._stop(StreamProtocolError(f"the stream is not UTF-8: {error}"))
+            return None
         import httpx
         import httpx_sse
 
@@ -148,6 +150,10 @@ class SSEFramer:
         return bool(self._held) and data.startswith(b"\n") and self._held[-1].endswith(b"\n")
 
     def _hold(self, data: bytes) -> None:
+        if not self._held:
+            data = data.lstrip(b"\n")  # further blank lines before an event belong to none
+            if not data:
+                return
         self._held.append(data)
         self._held_size += len(data)
         # A line end may turn out to be the first of the two that end the event.
