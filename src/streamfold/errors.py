@@ -231,6 +231,19 @@ _BY_WORD: Final[dict[str, int]] = {
     "invalid_request_error": 400,
     "billing_error": 400,
     "request_too_large": 413,
+    "api_key_invalid": 401,
+    # Google's status words
+    "unauthenticated": 401,
+    "permission_denied": 403,
+    "not_found": 404,
+    "aborted": 409,
+    "resource_exhausted": 429,
+    "internal": 500,
+    "unavailable": 503,
+    "deadline_exceeded": 504,
+    "invalid_argument": 400,
+    "failed_precondition": 400,
+    "out_of_range": 400,
 }
 
 _OVERFLOW: Final = (
@@ -244,14 +257,20 @@ _OVERFLOW: Final = (
     "input is too long",  # Bedrock, for several makers' models
     "input tokens exceeded",  # Amazon Nova
 )
-_QUOTA: Final = ("insufficient_quota", "billing_hard_limit_reached", "credit balance is too low")
+_QUOTA: Final = (
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "credit balance is too low",
+    "perday",  # in the names of Gemini's quotas: used up until tomorrow
+)
 _RETRIED: Final = frozenset({408, 409, 429})
+_WRONG_KEY: Final = "API_KEY_INVALID"  # Google's reason for a 400 that others call 401
 
 
 def effective_status(status: int | None, *words: str | None) -> int:
     """The status that an error stands for: the HTTP one, else what its type or code says."""
     if status is not None and status >= 400:
-        return status
+        return 401 if status == 400 and _WRONG_KEY in words else status
     for word in words:
         if word is None:
             continue

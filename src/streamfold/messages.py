@@ -7,6 +7,7 @@ in `chunks.py`; it is imported from `streamfold.messages` too.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
 
@@ -19,6 +20,12 @@ from .usage import UsageMetadata
 
 if TYPE_CHECKING:
     from .chunks import AIMessageChunk
+    from .history import (
+        count_tokens_approximately,
+        filter_messages,
+        merge_message_runs,
+        trim_messages,
+    )
 
 __all__ = [
     "AIMessage",
@@ -32,9 +39,13 @@ __all__ = [
     "ToolCall",
     "ToolMessage",
     "UsageMetadata",
+    "count_tokens_approximately",
+    "filter_messages",
+    "merge_message_runs",
     "message_from_dict",
     "messages_from_dict",
     "messages_to_dict",
+    "trim_messages",
 ]
 
 FinishReason: TypeAlias = str
@@ -316,9 +327,18 @@ _BY_TYPE: Final[dict[str, type[BaseMessage]]] = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name == "AIMessageChunk":  # chunks.py stands on this module, so it is looked up late
-        from .chunks import AIMessageChunk
+# What stands on this module and is a name of it for users all the same: looked up late.
+_LATE: Final = {
+    "AIMessageChunk": "chunks",
+    "count_tokens_approximately": "history",
+    "filter_messages": "history",
+    "merge_message_runs": "history",
+    "trim_messages": "history",
+}
 
-        return AIMessageChunk
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    home = _LATE.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__package__}.{home}"), name)

@@ -296,4 +296,4 @@ def dialect(name: str) -> Dialect:
 
 
 #: The dialects there are: modules of `wire/`.
-DIALECTS: Final = ("openai_chat", "anthropic", "ollama")
+DIALECTS: Final = ("openai_chat", "anthropic", "ollama", "bedrock")

@@ -53,6 +53,10 @@ async def auth_headers(scheme: str | None, key: Key | None) -> tuple[dict[str, s
     else:
         made = key()
         value = await made if inspect.isawaitable(made) else made
+        if not isinstance(value, str):
+            raise ConfigurationError(
+                f"the api_key callable returned {type(value).__name__}: expected a str"
+            )
         value = checked_key(value, "the token from the api_key callable").reveal()
     header, form = SCHEMES[scheme]
     return {header: form.format(value)}, [value]

@@ -30,9 +30,9 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     `retry-after-ms` (milliseconds) goes before `retry-after` (seconds, with or without fractions,
     or an HTTP date). What is not a finite number greater than 0 is no answer.
     """
-    millis = _positive(headers.get("retry-after-ms"))
-    if millis is not None:
-        return millis / 1000
+    seconds = _positive(headers.get("retry-after-ms"), 1 / 1000)
+    if seconds is not None:
+        return seconds
     text = headers.get("retry-after")
     if not text:
         return None
@@ -43,9 +43,9 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     return _positive(text)
 
 
-def _positive(text: str | None) -> float | None:
+def _positive(text: str | None, unit: float = 1.0) -> float | None:
     try:
-        value = float(text or "")
+        value = float(text or "") * unit
     except ValueError:
         return None
     return value if math.isfinite(value) and value > 0 else None

@@ -11,9 +11,9 @@ import json
 import logging
 import math
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 import httpx
@@ -35,6 +35,7 @@ from ..errors import (
 from ..limits import Limits, Timeouts
 from ..secret import redact
 from ..wire.codec import Decoder, error_fields
+from ..wire.google_status import status_pause
 from ..wire.request import HTTPRequest
 from .auth import Key, auth_headers
 from .clients import Connections
@@ -42,6 +43,8 @@ from .clock import CLOCK, Clock
 from .retry import pause_before, retry_after, should_retry_header
 
 __all__ = ["Call", "stream_batches"]
+
+T = TypeVar("T")
 
 log = logging.getLogger("streamfold")
 
@@ -261,7 +264,7 @@ async def _peek(reads: AsyncIterator[bytes], kind: str, decoder: Decoder) -> tup
     """The first bytes of the body, and whether it is a stream: by its type, else by its look."""
     if any(name in kind for name in decoder.stream_types):
         return b"", True
-    if "json" in kind:
+    if "json" in kind and not decoder.array_streams:
         return b"", False
     head = b""
     async for data in reads:
@@ -273,7 +276,9 @@ async def _peek(reads: AsyncIterator[bytes], kind: str, decoder: Decoder) -> tup
         raise StreamProtocolError(
             f"the server answered with a web page, not with a model's answer: {_shown(head)}"
         )
-    return head, start not in (b"{", b"[")
+    if start == b"[":
+        return head, decoder.array_streams
+    return head, start != b"{" and "json" not in kind
 
 
 async def _rest(head: bytes, reads: AsyncIterator[bytes], limits: Limits) -> bytes:
@@ -358,7 +363,7 @@ async def _status_error(
             f"the server answered {status} without a message", retryable=True
         )
     body = await _error_body(call, reads)
-    message, type, code, body_id = _vendor_error(body)
+    message, type, code, body_id, pause = _vendor_error(body)
     error = provider_error(
         message or response.reason_phrase or "no message",
         status=status,
@@ -370,7 +375,7 @@ async def _status_error(
     decision = should_retry_header(response.headers)
     if decision is not None:
         error.retryable = decision
-    error.retry_after = retry_after(response.headers)
+    error.retry_after = retry_after(response.headers) or pause
     return error
 
 
@@ -398,20 +403,23 @@ async def _error_body(call: Call, reads: AsyncIterator[bytes]) -> bytes:
     return body[: call.limits.error_body_bytes]
 
 
-def _vendor_error(body: bytes) -> tuple[str, str | None, str | None, str | None]:
-    """Message, type, code and request id from an error body of any shape."""
+def _vendor_error(
+    body: bytes,
+) -> tuple[str, str | None, str | None, str | None, float | None]:
+    """Message, type, code, request id and the pause asked for, from an error body of any shape."""
     text = body.decode("utf-8", "replace").strip()
     try:
         payload = json.loads(text)
     except (ValueError, RecursionError):
-        return text, None, None, None
+        return text, None, None, None, None
     if isinstance(payload, list) and payload:
         payload = payload[0]  # Gemini wraps it in an array
     if not isinstance(payload, dict):
-        return text, None, None, None
-    message, type, code = error_fields(payload.get("error") or payload)
+        return text, None, None, None, None
+    error = payload.get("error") or payload
+    message, type, code = error_fields(error)
     found = payload.get("request_id")
-    return message, type, code, found if isinstance(found, str) else None
+    return message, type, code, found if isinstance(found, str) else None, status_pause(error)
 
 
 _REQUEST_IDS: Final = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")

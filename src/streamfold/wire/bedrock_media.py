@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from ..coercion import shown
 from ..content import Block

@@ -42,6 +42,7 @@ from ..limits import DEFAULT_LIMITS, Limits
 from ..partial_json import nesting
 from ..tool_calls import Call, CallBook
 from ..usage import UsageMetadata
+from .google_status import status_pause, status_reason
 from .request import ChatRequest, HTTPRequest
 from .sse import Frame, SSEFramer
 from .template import Template
@@ -96,6 +97,8 @@ class Decoder:
     counter_key: ClassVar[str | None] = None
     #: Parts of content types that announce a stream of this dialect.
     stream_types: ClassVar[tuple[str, ...]] = ("event-stream",)
+    #: Whether a JSON body that is an array is a stream of this dialect.
+    array_streams: ClassVar[bool] = False
     #: What `model_provider` says unless the vendor's row says otherwise.
     provider: ClassVar[str] = ""
 
@@ -492,6 +495,7 @@ class Decoder:
             type=type,
             code=code,
             provider=self.model_provider or None,
+            retry_after=status_pause(error),
             **fields,
         )
 
@@ -504,7 +508,8 @@ def error_fields(error: Any) -> tuple[str, str | None, str | None]:
         if isinstance(message, dict):
             return error_fields(message)
         text = message if isinstance(message, str) and message else _dumps(error)
-        return text, _word(error.get("type")), _word(error.get("code"))
+        type = error.get("type") or text_or_none(error.get("status"))  # Google calls it so
+        return text, _word(type), status_reason(error) or _word(error.get("code"))
     return (error if isinstance(error, str) else _dumps(error)), None, None
 
 

@@ -13,9 +13,13 @@ apart; it is kept in the call's `extras`. Each line has a `created_at`; that of 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final
+from io import BytesIO
+from typing import Any, ClassVar, Final, Literal
 
-from ..chunks import AIMessageChunk
+import msgspec
+
+from ..chunks import AIMessageChunk, TextChunk, fold_events
+from ..deltas import ReasoningDelta
 from ..usage import UsageMetadata, make_usage
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, text_or_none
@@ -50,13 +54,33 @@ _READ_FIELDS: Final = frozenset({"model", "message", "done", "logprobs", "error"
 _READ_MESSAGE_FIELDS: Final = frozenset({"role", "content", "thinking", "images", "tool_calls"})
 
 
+class _Piece(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    role: Literal["assistant"]
+    content: str
+    thinking: str = ""
+
+
+class _Line(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A line that holds a piece and nothing else that counts: of the fields around it the first
+    or the last value is kept, and both the first and the last line go the complete way."""
+
+    message: _Piece
+    done: bool
+    model: str = ""
+    created_at: str = ""
+    remote_model: str = ""
+    remote_host: str = ""
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+_MAX_MISSES: Final = 16  # a stream for which the short way is no good is not tried for ever
+
+
 class Decoder(BaseDecoder):
     """The state of one chat answer."""
 
     framer_type: ClassVar[type[Any]] = NDJSONFramer
     provider: ClassVar[str] = "ollama"
-    text_path = ("message", "content")
-    stamp_path = ("created_at",)
     stream_types: ClassVar[tuple[str, ...]] = ("ndjson", "jsonl")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -64,6 +88,7 @@ class Decoder(BaseDecoder):
         self._seen: dict[str, Any] = {}  # metadata as last reported: what repeats says nothing new
         self._calls = 0
         self._time: Any = None
+        self._misses = 0  # reads since the short way was last of use
 
     def whole(self, body: bytes) -> list[AIMessageChunk]:
         """The chunks of an answer in one body; several lines are a stream that lost its type."""
@@ -71,6 +96,38 @@ class Decoder(BaseDecoder):
         if rest and is_json(first):
             return [*self.feed(body), *self.close()]
         return super().whole(body)
+
+    def _take(self, complete: bytes) -> list[AIMessageChunk]:
+        """The chunks of all lines of one read: the short way if they are nothing but pieces."""
+        if self._misses < _MAX_MISSES and self._blocks and complete:
+            chunks = self._pieces(complete)
+            if chunks is not None:
+                self._misses = 0
+                return chunks
+            self._misses += 1
+        return super()._take(complete)
+
+    def _pieces(self, complete: bytes) -> list[AIMessageChunk] | None:
+        """The pieces of text and reasoning, if every line is one, of a block that is open. Whatever
+        a typed decoder does not take goes the complete way, and so does all that came with it."""
+        text, reasoning = self._open.get(("text", None)), self._open.get(("reasoning", None))
+        if self._half or self._pending or len(complete) > self.limits.event_bytes:
+            return None
+        chunks: list[AIMessageChunk] = []
+        try:
+            for line in map(_decode_line, BytesIO(complete)):
+                piece = line.message
+                if line.done or (piece.thinking and piece.content):
+                    return None
+                if piece.content:
+                    if text is None: return None
+                    chunks.append(TextChunk("", piece.content, text))
+                elif piece.thinking:
+                    if reasoning is None: return None
+                    chunks.append(fold_events([ReasoningDelta(piece.thinking, reasoning)]))
+        except msgspec.DecodeError:
+            return None
+        return chunks
 
     def _frame(self, frame: Frame, chunks: list[AIMessageChunk]) -> None:
         super()._frame(frame, chunks)

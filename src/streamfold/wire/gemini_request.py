@@ -1,0 +1,3 @@
+"""stub"""
+BODY_FIELDS = frozenset()
+def encode(r): ...
