@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pytest
 
 from streamfold import BaseCallbackHandler, ChatAnthropic, ChatOpenAI, init_chat_model
-from streamfold.messages import AIMessageChunk
+from streamfold.messages import AIMessage, AIMessageChunk
 from streamfold.testing import EmbeddedProvider
+from streamfold.tools import tool
 
 SHARED = Path(os.environ.get("STREAMFOLD_SHARED") or Path(__file__).parents[2] / "shared")
 GUIDE = SHARED / "guide" / "models.ru.md"
@@ -81,6 +82,29 @@ Check = Callable[[Ran], bool]
 Given = Callable[[str], Mapping[str, Any]]
 
 
+@tool
+def get_weather(location: str) -> str:
+    """Получить погоду в местоположении."""
+    return f"Солнечно в {location}."
+
+
+@tool
+def tool_1(text: str) -> str:
+    """A tool that the guide does not describe."""
+    return text
+
+
+def usual(model: str) -> Mapping[str, Any]:
+    """The names that the prose takes for granted."""
+    made = init_chat_model(model)
+    return {
+        "model": made,
+        "model_with_tools": made.bind_tools([get_weather]),
+        "get_weather": get_weather,
+        "tool_1": tool_1,
+    }
+
+
 class Run(NamedTuple):
     """How a block is run.
 
@@ -92,7 +116,7 @@ class Run(NamedTuple):
 
     piece: str
     check: Check
-    given: Given = lambda model: {"model": init_chat_model(model)}
+    given: Given = usual
     models: tuple[str, ...] = EITHER
     fill: Mapping[str, str] = {}
 
@@ -141,6 +165,34 @@ def _answers(ran: Ran) -> bool:
 def _joined(ran: Ran) -> str:
     """What `print(text, end="|")` said."""
     return ran.out.replace("|", "")
+
+
+def _forced(ran: Ran) -> list[str]:
+    """The tools that the block's model calls, whatever it is asked."""
+    return [call["name"] for call in ran.model_with_tools.invoke("Привет").tool_calls]
+
+
+def _details(ran: Ran) -> Any:
+    """What the block's model makes of a film."""
+    return ran.model_with_structure.invoke("Предоставьте детали о фильме Inception")
+
+
+def _is_inception(film: Mapping[str, Any]) -> bool:
+    """All fields are there, with values of their types."""
+    types = {name: type(value) for name, value in film.items()}
+    return film["title"] == "Inception" and types == {
+        "title": str,
+        "year": int,
+        "director": str,
+        "rating": float,
+    }
+
+
+def _is_usage_of_both(usage: Mapping[str, Any]) -> bool:
+    """A row for each model that answered, under the name it answered with."""
+    return usage.keys() == {"gpt-4o-mini-2024-07-18", "claude-haiku-4-5-20251001"} and all(
+        row["input_tokens"] + row["output_tokens"] == row["total_tokens"] for row in usage.values()
+    )
 
 
 FEATHERS: Final = "Почему у попугаев красочные перья?"
@@ -202,6 +254,56 @@ RUNS: Final[dict[int, Run]] = {
             "list_of_inputs": [f"Сколько будет {n} + {n}?" for n in range(12)],
         },
     ),
+    # Tools
+    32: Run(
+        "@tool",
+        lambda ran: ran.out == "Инструмент: get_weather\nАргументы: {'location': 'Бостоне'}\n",
+    ),
+    33: Run("get_weather.invoke(tool_call)", lambda ran: "Солнечно в Бостоне." in ran.out),
+    34: Run('tool_choice="any"', lambda ran: _forced(ran) == ["tool_1"]),
+    35: Run('tool_choice="tool_1"', lambda ran: _forced(ran) == ["tool_1"]),
+    36: Run(
+        "Бостоне и Токио",
+        lambda ran: (
+            [message.content for message in ran.results]
+            == ["Солнечно в Бостоне.", "Солнечно в Токио."]
+        ),
+    ),
+    37: Run(
+        "parallel_tool_calls=False",
+        lambda ran: len(ran.value.invoke("Какая погода в Бостоне и Токио?").tool_calls) == 1,
+    ),
+    38: Run(
+        "chunk.tool_call_chunks",
+        lambda ran: (
+            ran.out.count("Инструмент: get_weather") == ran.out.count("ID: ") == 2
+            and ran.out.count("Аргументы: ") > 4
+        ),
+    ),
+    39: Run(
+        "gathered + chunk",
+        lambda ran: "'args': {'location': 'Бостоне'}" in ran.out.splitlines()[-1],
+    ),
+    # Structured output
+    40: Run("class Movie(", lambda ran: _is_inception(vars(ran.response))),
+    41: Run("class MovieDict(", lambda ran: _is_inception(ran.response)),
+    42: Run('method="json_schema"', lambda ran: _is_inception(ran.response)),
+    43: Run(
+        "include_raw=True",
+        lambda ran: (
+            ran.value["parsed"].title == "Inception"
+            and isinstance(ran.value["raw"], AIMessage)
+            and ran.value["parsing_error"] is None
+        ),
+    ),
+    44: Run(
+        "cast: list[Actor]",
+        lambda ran: isinstance(_details(ran).cast[0], ran.Actor),
+    ),
+    45: Run(
+        "class MovieDetails(TypedDict)",
+        lambda ran: "role" in _details(ran)["cast"][0],
+    ),
     # Profiles
     46: Run("model.profile", lambda ran: isinstance(ran.value, dict)),
     47: _one(
@@ -222,7 +324,12 @@ RUNS: Final[dict[int, Run]] = {
         thinking,
     ),
     54: Run('step["reasoning"]', lambda ran: "Пользователь пишет" in ran.out, thinking),
-    # Addresses
+    # Limits and addresses
+    57: _one(
+        lambda ran: isinstance(ran.model, ChatOpenAI) and callable(ran.rate_limiter.acquire),
+        "InMemoryRateLimiter(",
+        factory,
+    ),
     58: _one(
         lambda ran: _answers(ran) and ran.sent["model"] == "MODEL_NAME",
         'base_url="BASE_URL"',
@@ -234,6 +341,11 @@ RUNS: Final[dict[int, Run]] = {
         lambda ran: "logprob" in ran.out and ran.response.response_metadata["logprobs"]["content"],
         ".bind(logprobs=True)",
         factory,
+    ),
+    # Usage
+    61: _one(lambda ran: _is_usage_of_both(ran.value), "UsageMetadataCallbackHandler"),
+    63: _one(
+        lambda ran: _is_usage_of_both(ast.literal_eval(ran.out)), "get_usage_metadata_callback"
     ),
     # What a call is told besides its input
     65: Run(
@@ -254,18 +366,28 @@ RUNS: Final[dict[int, Run]] = {
         '"first_max_tokens": 100',
         lambda model: {"first_model": init_chat_model("gpt-4.1-mini", **FIRST)},
     ),
+    # The guide's own indentation is wrong here.
+    69: _one(
+        lambda ran: (
+            ran.models == ["gpt-4.1-mini"] and ran.value[0]["args"] == {"location": "Лос-Анджелес"}
+        ),
+        "class GetPopulation(",
+        factory,
+        **{"        location": "    location"},
+    ),
+    71: _one(
+        lambda ran: (
+            ran.models == ["claude-sonnet-4-5-20250929"] and ran.value[0]["name"] == "get_weather"
+        ),
+        ").tool_calls",
+        lambda model: {"model_with_tools": init_chat_model().bind_tools([get_weather])},
+    ),
 }
 
 #: Blocks that are not run yet, and what they wait for.
 LATER: Final[dict[int, str]] = {
     **dict.fromkeys((7, 8, 10, 11, 13, 14, 16, 17), "providers other than OpenAI and Anthropic"),
-    **dict.fromkeys((32, 33, 34, 35, 36, 37, 38, 39), "@tool and bind_tools"),
-    **dict.fromkeys((40, 41, 42, 43, 44, 45), "with_structured_output"),
-    55: "server tools by bind_tools",
-    57: "rate limiters",
-    **dict.fromkeys((61, 63), "usage callbacks"),
-    # The classes of 69 are not indented as Python wants it.
-    **dict.fromkeys((69, 71), "bind_tools of configurable models"),
+    55: "OpenAI's Responses API",
 }
 
 #: Python in name only: what a call returns.
@@ -310,11 +432,17 @@ def run(code: str, names: dict[str, Any]) -> Any:
     """Run `code` as a notebook cell: it may await, and its last expression is its value."""
     tree = ast.parse(code)
     last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-    _execute(compile(tree, GUIDE.name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+    names["__name__"] = "__main__"
+    _execute(_compiled(tree, "exec"), names)
     if not isinstance(last, ast.Expr):
         return None
-    expression = ast.Expression(last.value)
-    return _execute(compile(expression, GUIDE.name, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+    return _execute(_compiled(ast.Expression(last.value), "eval"), names)
+
+
+def _compiled(tree: ast.Module | ast.Expression, mode: str) -> CodeType:
+    """Without this file's `from __future__` imports, which blocks know nothing of."""
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    return compile(tree, GUIDE.name, mode, flags, dont_inherit=True)
 
 
 def _execute(code: CodeType, names: dict[str, Any]) -> Any:
@@ -353,6 +481,8 @@ def test_block(
     for placeholder, value in row.fill.items():
         assert placeholder in code
         code = code.replace(placeholder, value.replace("URL", provider.url))
+    if "pydantic" in code:
+        pytest.importorskip("pydantic")
     names = dict(row.given(model))
     value = run(code, names)
     out = capsys.readouterr().out

@@ -27,7 +27,7 @@ def test_ten_lines_stream_something() -> None:
 
 def _run(code: str, names: dict[str, Any]) -> None:
     """Run a block as a script or, if it awaits outside a function, as a notebook cell."""
-    compiled = compile(code, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    compiled = compile(code, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     if not compiled.co_flags & inspect.CO_COROUTINE:
         exec(compiled, names)
         return
@@ -52,6 +52,8 @@ def test_the_code_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     for words in ("Why do parrots talk?", "Why is the sky blue?", "How do planes fly?", "dinosaur"):
         assert words in printed
     assert "reasoning The user says" in printed
+    assert "According to the tools: Sunny in Boston.; Sunny in Tokyo." in printed
+    assert "Inception" in printed
     assert "it broke" not in printed
 
 

@@ -117,7 +117,12 @@ def test_prices_that_may_be_others_are_left_out(provider: str, name: str) -> Non
 def test_only_the_file_of_the_provider_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     packaged = store.packaged_bytes
-    monkeypatch.setattr(store, "packaged_bytes", lambda f: (read.append(f), packaged(f))[1])
+
+    def reading(file: str) -> bytes:
+        read.append(file)
+        return packaged(file)
+
+    monkeypatch.setattr(store, "packaged_bytes", reading)
     assert profile("groq", "openai/gpt-oss-120b")
     assert profile("groq", "openai/gpt-oss-20b")
     assert read == ["groq.json"]

@@ -22,7 +22,7 @@ PRICES = {
 PLAIN = {"input_price": 2.0, "output_price": 10.0}
 
 
-def usage(into: int, out: int, *, read: Any = None, told: Any = None) -> dict[str, Any]:
+def usage(into: int, out: int, *, read: Any = None, told: Any = None) -> Any:
     made: dict[str, Any] = {"input_tokens": into, "output_tokens": out, "total_tokens": into + out}
     if read is not None:
         made["input_token_details"] = read
@@ -58,7 +58,7 @@ def usage(into: int, out: int, *, read: Any = None, told: Any = None) -> dict[st
         (usage(1000, 500), {"input_price": 0.0, "output_price": 0.0}, 0.0),
     ],
 )
-def test_the_sum(used: dict[str, Any], prices: dict[str, float], dollars: float) -> None:
+def test_the_sum(used: Any, prices: dict[str, float], dollars: float) -> None:
     assert usage_cost(used, profile=prices) == pytest.approx(dollars)
     assert usage_cost(AIMessage("", usage_metadata=used), profile=prices) == pytest.approx(dollars)
 
@@ -83,7 +83,7 @@ TIERED = {
         (usage(300, 10, read={"cache_read": 50}), None),  # what the tier says of caching is unknown
     ],
 )
-def test_above_a_size_all_prices_are_the_tiers(used: dict[str, Any], dollars: float | None) -> None:
+def test_above_a_size_all_prices_are_the_tiers(used: Any, dollars: float | None) -> None:
     cost = usage_cost(used, profile=TIERED)
     assert cost == (None if dollars is None else pytest.approx(dollars))
 
@@ -128,12 +128,16 @@ def test_the_model_that_answered_is_priced() -> None:
     assert usage_cost(answer("gpt-4.1")) == 2.0
     assert usage_cost(answer("gpt-4.1-2025-04-14")) == 2.0
     assert usage_cost(answer("claude-sonnet-4-5-20250929", "anthropic")) == 3.0
-    asked = {"provider": "openai", "model": "gpt-4o", "profile": profile("openai", "gpt-4o")}
+    asked: dict[str, Any] = {
+        "provider": "openai",
+        "model": "gpt-4o",
+        "profile": profile("openai", "gpt-4o"),
+    }
     assert usage_cost(answer("gpt-4.1"), **asked) == 2.0
 
 
 def test_else_the_model_asked_for() -> None:
-    asked = {"provider": "openai", "model": "gpt-4o"}
+    asked: dict[str, Any] = {"provider": "openai", "model": "gpt-4o"}
     assert usage_cost(answer("nobody-knows"), **asked) == 2.5
     assert usage_cost(AIMessage("", usage_metadata=usage(1_000_000, 0)), **asked) == 2.5
     assert usage_cost(usage(1_000_000, 0), **asked) == 2.5
@@ -150,12 +154,16 @@ def test_nobody_known_is_none() -> None:
 def test_prices_of_the_callers_own_count_before_ours() -> None:
     mine = profile("openai", "gpt-4o") | {"input_price": 7.0}
     assert usage_cost(answer("gpt-4o-2024-08-06"), profile=mine, provider="openai") == 7.0
-    asked = {"provider": "openai", "model": "gpt-4o"}
+    asked: dict[str, Any] = {"provider": "openai", "model": "gpt-4o"}
     assert usage_cost(answer("gpt-4o-2024-08-06"), profile=mine, **asked) == 7.0
 
 
 def test_a_profile_without_prices_hides_none() -> None:
-    asked = {"provider": "openai", "model": "gpt-4.1", "profile": {"max_input_tokens": 10}}
+    asked: dict[str, Any] = {
+        "provider": "openai",
+        "model": "gpt-4.1",
+        "profile": {"max_input_tokens": 10},
+    }
     assert usage_cost(answer("gpt-4.1"), **asked) == 2.0
 
 

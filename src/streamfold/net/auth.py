@@ -1,21 +1,33 @@
 """Credentials into headers, and nowhere else.
 
 An auth scheme is a name in a vendor's row; this table says which header it fills. A key may be a
-string, a `Secret`, or a callable (sync or async) that gives a fresh token for each attempt.
+string, a `Secret`, or a callable (sync or async) that gives a fresh token for each attempt; where
+the header depends on the request, it is a `Signer`.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeAlias
 
 from ..errors import ConfigurationError
 from ..secret import Secret
 
-__all__ = ["SCHEMES", "Key", "auth_headers", "checked_key"]
+__all__ = ["SCHEMES", "Key", "Signer", "auth_headers", "checked_key"]
 
-Key: TypeAlias = Secret | Callable[[], str | Awaitable[str]]
+
+class Signer:
+    """Credentials whose header is made for each request."""
+
+    async def sign(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> tuple[dict[str, str], list[str]]:
+        """The headers to add to the request, and the secrets in them that no text may show."""
+        raise NotImplementedError
+
+
+Key: TypeAlias = Secret | Callable[[], str | Awaitable[str]] | Signer
 
 #: scheme -> (header, how the key is written in it)
 SCHEMES: Final = {
@@ -23,6 +35,7 @@ SCHEMES: Final = {
     "x-api-key": ("x-api-key", "{}"),
     "api-key": ("api-key", "{}"),
     "x-goog-api-key": ("x-goog-api-key", "{}"),
+    "sigv4": ("authorization", "Bearer {}"),  # an API key; credentials of AWS are a Signer
 }
 
 
@@ -46,7 +59,7 @@ def _describe(value: str, place: int) -> str:
 
 async def auth_headers(scheme: str | None, key: Key | None) -> tuple[dict[str, str], list[str]]:
     """The headers for one attempt, and the secrets in them that no text may show."""
-    if scheme is None or key is None:
+    if scheme is None or key is None or isinstance(key, Signer):
         return {}, []
     if isinstance(key, Secret):
         value = key.reveal()

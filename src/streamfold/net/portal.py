@@ -15,11 +15,12 @@ import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import anyio
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
 
 __all__ = ["iterate", "run"]
 
@@ -32,32 +33,54 @@ _CLOSE_WAIT: Final = 5.0
 
 _lock = threading.Lock()
 _portal: BlockingPortal | None = None
-_context: AbstractContextManager[BlockingPortal] | None = None
+_thread: threading.Thread | None = None
 
 
 def _get_portal() -> BlockingPortal:
-    global _portal, _context
+    global _portal, _thread
     with _lock:
-        if _portal is None:
-            _context = start_blocking_portal("asyncio", name="streamfold-portal")
-            _portal = _context.__enter__()
+        if _portal is None or _thread is None or not _thread.is_alive():
+            ready: Future[BlockingPortal] = Future()
+            _thread = threading.Thread(
+                target=_serve, args=(ready,), name="streamfold-portal", daemon=True
+            )
+            _thread.start()
+            _portal = ready.result()
         return _portal
 
 
+def _serve(ready: Future[BlockingPortal]) -> None:
+    """The thread. (anyio's `start_blocking_portal` is a generator, which would wait for this thread
+    where it is dropped: in the child of a fork, for ever.)"""
+
+    async def serve() -> None:
+        async with BlockingPortal() as portal:
+            ready.set_result(portal)
+            await portal.sleep_until_stopped()
+
+    try:
+        anyio.run(serve, backend="asyncio")
+    except BaseException as error:
+        if not ready.done():
+            ready.set_exception(error)
+        # Else it came from a call, which has raised it in its own thread; the next call starts anew.
+
+
 def _stop() -> None:
-    global _portal, _context
+    global _portal, _thread
     with _lock:
-        context, _portal, _context = _context, None, None
-    if context is not None:
+        portal, thread, _portal, _thread = _portal, _thread, None, None
+    if portal is not None and thread is not None:
         with suppress(BaseException):
             # Cancels what still runs: a program that ends does not wait for its streams.
-            context.__exit__(SystemExit, SystemExit(), None)
+            portal.call(portal.stop, True)
+            thread.join(_CLOSE_WAIT)
 
 
 def _forget() -> None:
     """After a fork the thread is gone, and its sockets are the parent's."""
-    global _portal, _context, _lock
-    _portal = _context = None
+    global _portal, _thread, _lock
+    _portal = _thread = None
     _lock = threading.Lock()
 
 
@@ -143,7 +166,7 @@ def iterate(source: Callable[[], AsyncIterator[list[T]]]) -> Iterator[T]:
         if got.error is not None:
             raise got.error
     finally:
-        if not isinstance(got, _End):
+        if not isinstance(got, _End) and portal is _portal:  # else it was left behind by a fork
             future.cancel()
             with suppress(BaseException):
                 while not isinstance(lists.get(timeout=_CLOSE_WAIT), _End):

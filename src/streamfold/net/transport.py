@@ -37,7 +37,7 @@ from ..secret import redact
 from ..wire.codec import Decoder, error_fields
 from ..wire.google_status import status_pause
 from ..wire.request import HTTPRequest
-from .auth import Key, auth_headers
+from .auth import Key, Signer, auth_headers
 from .clients import Connections
 from .clock import CLOCK, Clock
 from .retry import pause_before, retry_after, should_retry_header
@@ -126,7 +126,7 @@ async def _attempt(call: Call, clock: Clock) -> AsyncGenerator[list[AIMessageChu
             await _within_total(clock, call.limiter.aacquire(blocking=True))
         clock.send()
         auth, secrets = await _within_total(clock, auth_headers(call.auth, call.key))
-        response = await _send(call, clock, auth)
+        response = await _send(call, clock, auth, secrets)
         source = aiter(response.stream)  # type: ignore[arg-type]
         reads = _reads(call, clock, response, source)
         if not 200 <= response.status_code < 204:
@@ -177,7 +177,9 @@ async def _run_out(source: AsyncIterator[bytes] | None) -> None:
 # ---- sending -------------------------------------------------------------------------------------
 
 
-async def _send(call: Call, clock: Clock, auth: dict[str, str]) -> httpx.Response:
+async def _send(
+    call: Call, clock: Clock, auth: dict[str, str], secrets: list[str]
+) -> httpx.Response:
     url = call.base_url.rstrip("/") + call.request.path
     client = await call.connections.client(url)
     request = client.build_request(
@@ -195,6 +197,11 @@ async def _send(call: Call, clock: Clock, auth: dict[str, str]) -> httpx.Respons
         },
         timeout=_httpx_timeout(clock),
     )
+    if isinstance(call.key, Signer):
+        signed = (request.method, str(request.url), request.headers, call.request.body)
+        signature, hidden = await _limited(clock, call.key.sign, *signed)
+        secrets.extend(hidden)
+        request.headers.update(signature)
     if call.connections.own_client is not None:
         return await _limited(clock, client.send, request, stream=True, follow_redirects=False)
     token = CLOCK.set(clock)
@@ -367,7 +374,7 @@ async def _status_error(
     error = provider_error(
         message or response.reason_phrase or "no message",
         status=status,
-        type=type,
+        type=type or response.headers.get("x-amzn-errortype", "").partition(":")[0] or None,
         code=code,
         body=body.decode("utf-8", "replace"),
         request_id=body_id,

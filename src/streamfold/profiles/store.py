@@ -150,6 +150,7 @@ def _row(profile: Mapping[str, Any], abilities: list[str], columns: list[str]) -
     return row
 
 
+_PACKAGE: Final = __name__.rpartition(".")[0]
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(_File).decode
 
@@ -215,6 +216,6 @@ def packaged_bytes(file: str) -> bytes:
     """A file of the package's `data`, wherever the package is (a folder or a zip)."""
     import pkgutil
 
-    data = pkgutil.get_data(__package__, f"data/{file}")
+    data = pkgutil.get_data(_PACKAGE, f"data/{file}")
     assert data is not None, f"{file} is missing in the installed package"
     return data

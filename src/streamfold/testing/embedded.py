@@ -44,7 +44,7 @@ class EmbeddedProvider(LoopbackServer):
 
     `POST .../chat/completions` (OpenAI; also Azure's deployment paths) and `POST .../messages`
     (Anthropic), with or without `/v1`: OpenAI clients take `provider.url + "/v1"` as their base
-    URL, Anthropic clients `provider.url`.
+    URL, Anthropic clients `provider.url`. `POST /api/chat` (Ollama).
 
     `script`: answers to give out first, one a call, in order: `Answer` values, or strings for
     their text. They are sent as they are: limits and stop words do not apply. Rejected requests

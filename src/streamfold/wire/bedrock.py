@@ -27,7 +27,7 @@ from .bedrock_media import MIME_TYPES
 from .bedrock_request import BODY_FIELDS, encode
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, error_fields, text_or_none
-from .eventstream import EventMessage, EventStreamFramer
+from .eventstream import EventStreamFramer
 from .sse import Frame
 
 __all__ = ["BODY_FIELDS", "NAME", "Decoder", "encode"]
@@ -70,6 +70,7 @@ class Decoder(BaseDecoder):
     provider: ClassVar[str] = "bedrock"
     framer_type: ClassVar[type[Any]] = EventStreamFramer
     stream_types: ClassVar[tuple[str, ...]] = ("vnd.amazon.eventstream",)
+    text_path = ("delta", "text")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -81,10 +82,11 @@ class Decoder(BaseDecoder):
         self._thinking_tokens: Any = None
 
     def _frame(self, frame: Frame, chunks: list[AIMessageChunk]) -> None:
-        if isinstance(frame, EventMessage) and frame.kind in ("exception", "error"):
-            self.fail(self._exception(frame))
+        kind, colon, name = (frame.event or "").partition(":")
+        if colon and kind in ("exception", "error"):
+            self.fail(self._exception(name, frame.data))
             return
-        super()._frame(frame if frame.data else Frame(frame.event, b"{}"), chunks)
+        super()._frame(frame, chunks)
         if self.done:
             chunks.extend(self.close())
 
@@ -146,18 +148,16 @@ class Decoder(BaseDecoder):
     def _unknown(self, event: str | None, payload: Any) -> None:
         self.metadata({"unknown_events": [{str(event): payload}]}, visible=False)
 
-    def _exception(self, message: EventMessage) -> ProviderError:
-        """The error of an exception event, or of an error that has its text in a header."""
-        payload = _read_json(message.data) or message.text or message.event or "no message"
+    def _exception(self, name: str, data: bytes) -> ProviderError:
+        """The error that an exception event stands for."""
+        payload = _read_json(data) or name
         text, _, code = error_fields(payload)
-        fields = payload if isinstance(payload, dict) else {}
-        name = message.event or "exception"
         status = EXCEPTIONS.get(name.lower(), 500)
-        original = fields.get("originalStatusCode")
-        if status == 500 and isinstance(original, int) and 400 <= original < 600:
+        original = _at(payload, "originalStatusCode")
+        if status == 500 and _is_count(original) and 400 <= original < 600:
             status = original  # what the model's own server said
         error = provider_error(
-            text, status=status, type=name, code=code, provider=self.model_provider or None
+            text, status=status, type=name or None, code=code, provider=self.model_provider or None
         )
         error.status = 200  # it came inside a stream
         return error

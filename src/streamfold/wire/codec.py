@@ -91,8 +91,6 @@ class Decoder:
     framer_type: ClassVar[type[Any]] = SSEFramer
     #: Where a stream's payload has its piece of text; None if the short way is not for it.
     text_path: ClassVar[tuple[str | int, ...] | None] = None
-    #: Where it has the time of sending, if that is looked at only where the answer ends.
-    stamp_path: ClassVar[tuple[str | int, ...] | None] = None
     #: Its field with a number that only counts the payloads.
     counter_key: ClassVar[str | None] = None
     #: Parts of content types that announce a stream of this dialect.
@@ -188,7 +186,7 @@ class Decoder:
         if not complete:
             return []
         short = self._template
-        if short is not None:
+        if short is not None and len(complete) <= self.limits.event_bytes:
             texts = short.texts(complete)
             if texts is not None:
                 self._lessons = 0
@@ -219,7 +217,6 @@ class Decoder:
             self.text_path,
             self._framer.separator,
             chunk.index,  # type: ignore[attr-defined]
-            self.stamp_path,
             self.counter_key,
         )
 

@@ -9,6 +9,10 @@ The lengths of a prelude are trusted only when its checksum holds, else one flip
 the reader wait for gigabytes; the rest of a message when the second checksum holds. This reader is
 ours because API keys of AWS work without botocore; a property test holds the two equal.
 
+The plan: a message that has arrived and is sound is written anew as a server-sent event, with its
+type as the event and its payload, which is JSON and so fits on a line, as the data. In this form
+the text of a stream goes the short way, like that of all others (see `template`).
+
 Format: https://docs.aws.amazon.com/transcribe/latest/dg/event-stream.html
 """
 
@@ -19,10 +23,12 @@ from collections.abc import Mapping
 from typing import ClassVar, Final
 from zlib import crc32
 
+import msgspec
+
 from ..errors import SizeLimitError, StreamfoldError, StreamProtocolError
 from .sse import Frame
 
-__all__ = ["EventMessage", "EventStreamFramer", "encode_message"]
+__all__ = ["EventStreamFramer", "encode_message"]
 
 PRELUDE: Final = 12
 #: A message without headers and payload: prelude and checksum.
@@ -31,9 +37,9 @@ _LEAST: Final = 16
 MAX_HEADERS: Final = 128 * 1024
 
 _prelude = struct.Struct("!III").unpack_from
-_number = struct.Struct("!I")
+_number = struct.Struct("!I").unpack_from
 
-#: Bytes of a header's value by its type; strings and byte arrays (6, 7) have a length of their own.
+#: Bytes of a header's value by its type; byte arrays (6) and strings (7) say theirs themselves.
 _VALUE_SIZES: Final = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 _BYTES: Final = 6
 _STRING: Final = 7
@@ -41,38 +47,32 @@ _STRING: Final = 7
 _MAX_KNOWN: Final = 64
 
 
-class EventMessage(Frame, gc=False):
-    """One message. `kind` is its `:message-type`: "event", "exception" or "error"; `event` is the
-    type of the event or exception, or the code of the error, whose text is `text`."""
-
-    kind: str = "event"
-    text: str = ""
-
-
 class EventStreamFramer:
-    """`feed` bytes, get messages. After a failure `error` is set and nothing more comes out."""
+    """`feed` bytes, get frames. After a failure `error` is set and nothing more comes out.
 
-    #: Nothing: the length of a message is in its prelude.
-    separator: ClassVar[bytes] = b""
+    The `event` of a frame is the message's `:event-type`; of an exception it is "exception:" and
+    its type; of an error "error:" and its code, and the data is ``{"message": ...}``.
+    """
 
-    __slots__ = ("_broken", "_held", "_held_size", "_known", "_max", "_needed", "error")
+    #: What ends each message in `complete`.
+    separator: ClassVar[bytes] = b"\n\n"
+
+    __slots__ = ("_held", "_held_size", "_known", "_max", "_needed", "error")
 
     def __init__(self, event_bytes: int) -> None:
         self._max = event_bytes
         self._held: list[bytes] = []  # the pieces of a message that is not complete
         self._held_size = 0
         self._needed = PRELUDE  # how many bytes it takes to know more than now
-        self._known: dict[bytes, dict[str, str]] = {}  # header blocks that have been read
-        self._broken = False  # a message could not be read: none after it counts
+        self._known: dict[bytes, tuple[bytes, bytes]] = {}  # header blocks that have been read
         self.error: StreamfoldError | None = None
 
-    def feed(self, data: bytes) -> list[EventMessage]:
+    def feed(self, data: bytes) -> list[Frame]:
         """The messages that `data` completes."""
-        messages = (self.read(block) for block in self.split(self.complete(data)))
-        return [message for message in messages if message is not None]
+        return [self.read(block) for block in self.split(self.complete(data))]
 
     def complete(self, data: bytes) -> bytes:
-        """The messages that `data` completes, as they came."""
+        """The messages that `data` completes, each with the separator."""
         if self.error is not None or not data:
             return b""
         self._held.append(data)
@@ -82,92 +82,90 @@ class EventStreamFramer:
         if len(self._held) > 1:
             data = b"".join(self._held)
         self._held.clear()
-        end = self._end(data)
-        rest = data[end:]
+        events: list[bytes] = []
+        rest = data[self._read(data, events) :]
         self._held_size = len(rest)
         if rest and self.error is None:
             self._held.append(rest)
-        return data[:end] if rest else data
+        return b"".join(events)
 
-    def _end(self, data: bytes) -> int:
-        """Where the last complete message ends. The next is checked as far as it is there."""
-        place = 0
-        while len(data) - place >= PRELUDE:
-            total = self._length(data, place)
-            if total is None:
+    def _read(self, data: bytes, events: list[bytes]) -> int:
+        """Write the complete messages of `data` to `events`. Where the last of them ends; the next
+        one is checked as far as it is there."""
+        place, size = 0, len(data)
+        while size - place >= PRELUDE:
+            total, headers, checksum = _prelude(data, place)
+            if crc32(data[place : place + 8]) != checksum or not self._possible(total, headers):
+                self._damaged("the prelude")
                 return place
-            if len(data) - place < total:
+            end = place + total
+            if end > size:
                 self._needed = total
                 return place
-            place += total
+            if crc32(data[place : end - 4]) != _number(data, end - 4)[0]:
+                self._damaged("a message")
+                return place
+            start = place + PRELUDE + headers
+            around = self._headers(data[place + PRELUDE : start])
+            if around is None:
+                return place
+            payload = data[start : end - 4]
+            if b"\n" in payload:
+                payload = payload.replace(b"\n", b" ")  # in JSON, it can only stand between tokens
+            events += (around[0], payload or around[1], b"\n\n")
+            place = end
         self._needed = PRELUDE
         return place
 
-    def _length(self, data: bytes, place: int) -> int | None:
-        """The length of the message that begins at `place`; None, with `error`, if it is none."""
-        total, headers, checksum = _prelude(data, place)
-        if crc32(data[place : place + 8]) != checksum:
-            self.error = StreamProtocolError(
-                "the checksum of a message's prelude is wrong: the stream is damaged"
-            )
-        elif headers > MAX_HEADERS or total < _LEAST + headers:
-            self.error = StreamProtocolError(
-                f"a message claims {total} bytes of which {headers} are headers: expected at least "
-                f"{_LEAST} besides the headers, and at most {MAX_HEADERS} of headers"
-            )
-        elif total - _LEAST - headers > self._max:
-            self.error = SizeLimitError(
-                f"an event is larger than Limits.event_bytes ({self._max} bytes)"
-            )
-        return total if self.error is None else None
-
     def split(self, complete: bytes) -> list[bytes]:
         """The bytes of each message."""
-        blocks = []
-        place = 0
-        while place < len(complete):
-            end = place + _number.unpack_from(complete, place)[0]
-            blocks.append(complete[place:end])
-            place = end
+        blocks = complete.split(b"\n\n")
+        blocks.pop()
         return blocks
 
-    def read(self, block: bytes) -> EventMessage | None:
-        """The message of a block; None, with `error`, if it is damaged."""
-        if self._broken:
-            return None
-        if crc32(block[:-4]) != _number.unpack_from(block, len(block) - 4)[0]:
-            self._fail("the checksum of a message is wrong: the stream is damaged")
-            return None
-        start = PRELUDE + _number.unpack_from(block, 4)[0]
-        headers = self._headers(block[PRELUDE:start])
-        if headers is None:
-            return None
-        payload = block[start:-4]
-        kind = headers.get(":message-type", "event")
-        name = headers.get(_NAMES.get(kind, ":event-type"))
-        return EventMessage(name, payload, kind, headers.get(":error-message", ""))
+    def read(self, block: bytes) -> Frame:
+        """The frame of a message."""
+        name, _, data = block.partition(b"\ndata: ")
+        return Frame(name[7:].decode(), data)
 
     def close(self) -> bytes:
         """The bytes have ended. Half a message says nothing."""
         self._held.clear()
         return b""
 
-    def _headers(self, raw: bytes) -> dict[str, str] | None:
+    def _possible(self, total: int, headers: int) -> bool:
+        """Whether a message may have these lengths; if not, `error` says why."""
+        if headers > MAX_HEADERS or total < _LEAST + headers:
+            self.error = StreamProtocolError(
+                f"a message claims {total} bytes, {headers} of them headers: expected at least "
+                f"{_LEAST} besides the headers, and at most {MAX_HEADERS} of headers"
+            )
+        elif total - _LEAST - headers > self._max:
+            self.error = SizeLimitError(
+                f"an event is larger than Limits.event_bytes ({self._max} bytes)"
+            )
+        return self.error is None
+
+    def _damaged(self, what: str) -> None:
+        if self.error is None:
+            self.error = StreamProtocolError(
+                f"the checksum of {what} of the stream is wrong: the stream is damaged"
+            )
+
+    def _headers(self, raw: bytes) -> tuple[bytes, bytes] | None:
+        """What to write before the payload, and instead of it if there is none."""
         known = self._known.get(raw)
         if known is not None:
             return known
         try:
             headers = read_headers(raw)
         except (ValueError, IndexError, struct.error) as error:
-            self._fail(f"the headers of a message are unreadable: {error}")
+            self.error = StreamProtocolError(f"the headers of a message are unreadable: {error}")
             return None
+        around = _event_line(headers), _no_payload(headers)
         if len(self._known) < _MAX_KNOWN:
-            self._known[raw] = headers
-        return headers
-
-    def _fail(self, message: str) -> None:
-        self._broken = True
-        self.error = StreamProtocolError(message)
+            self._known[raw] = around
+        return around
 
 
 #: The header that says what a message of this type is.
@@ -176,6 +174,19 @@ _NAMES: Final = {
     "exception": ":exception-type",
     "error": ":error-code",
 }
+
+
+def _event_line(headers: Mapping[str, str]) -> bytes:
+    kind = headers.get(":message-type", "event")
+    name = headers.get(_NAMES.get(kind, ""), "")
+    event = name if kind == "event" else f"{kind}:{name}"
+    return f"event: {' '.join(event.split())}\ndata: ".encode()  # one line, whatever is in it
+
+
+def _no_payload(headers: Mapping[str, str]) -> bytes:
+    """An error has no payload, its text is in a header."""
+    text = headers.get(":error-message")
+    return b"{}" if text is None else msgspec.json.encode({"message": text})
 
 
 def read_headers(raw: bytes) -> dict[str, str]:
@@ -218,5 +229,5 @@ def encode_message(headers: Mapping[str, str], payload: bytes) -> bytes:
         for name, value in ((k.encode(), v.encode()) for k, v in headers.items())
     )
     lengths = struct.pack("!II", _LEAST + len(written) + len(payload), len(written))
-    message = lengths + _number.pack(crc32(lengths)) + written + payload
-    return message + _number.pack(crc32(message))
+    message = lengths + struct.pack("!I", crc32(lengths)) + written + payload
+    return message + struct.pack("!I", crc32(message))

@@ -18,8 +18,7 @@ from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
-from ..chunks import AIMessageChunk, TextChunk, fold_events
-from ..deltas import ReasoningDelta
+from ..chunks import AIMessageChunk, TextChunk
 from ..usage import UsageMetadata, make_usage
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, text_or_none
@@ -54,26 +53,22 @@ _READ_FIELDS: Final = frozenset({"model", "message", "done", "logprobs", "error"
 _READ_MESSAGE_FIELDS: Final = frozenset({"role", "content", "thinking", "images", "tool_calls"})
 
 
-class _Piece(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+class _Message(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     role: Literal["assistant"]
     content: str
-    thinking: str = ""
 
 
-class _Line(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A line that holds a piece and nothing else that counts: of the fields around it the first
-    or the last value is kept, and both the first and the last line go the complete way."""
+class _TextLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A line that holds a piece of text and nothing else: of the fields around it the first or the
+    last value counts, and both the first and the last line go the complete way."""
 
-    message: _Piece
+    message: _Message
     done: bool
-    model: str = ""
-    created_at: str = ""
-    remote_model: str = ""
-    remote_host: str = ""
+    model: str
+    created_at: str
 
 
-_decode_line = msgspec.json.Decoder(_Line).decode
-_MAX_MISSES: Final = 16  # a stream for which the short way is no good is not tried for ever
+_text_line = msgspec.json.Decoder(_TextLine).decode
 
 
 class Decoder(BaseDecoder):
@@ -88,7 +83,6 @@ class Decoder(BaseDecoder):
         self._seen: dict[str, Any] = {}  # metadata as last reported: what repeats says nothing new
         self._calls = 0
         self._time: Any = None
-        self._misses = 0  # reads since the short way was last of use
 
     def whole(self, body: bytes) -> list[AIMessageChunk]:
         """The chunks of an answer in one body; several lines are a stream that lost its type."""
@@ -98,34 +92,26 @@ class Decoder(BaseDecoder):
         return super().whole(body)
 
     def _take(self, complete: bytes) -> list[AIMessageChunk]:
-        """The chunks of all lines of one read: the short way if they are nothing but pieces."""
-        if self._misses < _MAX_MISSES and self._blocks and complete:
-            chunks = self._pieces(complete)
-            if chunks is not None:
-                self._misses = 0
-                return chunks
-            self._misses += 1
-        return super()._take(complete)
+        """The chunks of all lines of one read: the short way if they are nothing but text."""
+        chunks = self._texts(complete) if complete else None
+        return super()._take(complete) if chunks is None else chunks
 
-    def _pieces(self, complete: bytes) -> list[AIMessageChunk] | None:
-        """The pieces of text and reasoning, if every line is one, of a block that is open. Whatever
-        a typed decoder does not take goes the complete way, and so does all that came with it."""
-        text, reasoning = self._open.get(("text", None)), self._open.get(("reasoning", None))
-        if self._half or self._pending or len(complete) > self.limits.event_bytes:
+    def _texts(self, complete: bytes) -> list[AIMessageChunk] | None:
+        """The short way: no two lines are alike, for each has its time, so they are not matched
+        with a template but read by a typed decoder. A read with anything that it does not know,
+        or that must be reported, goes the complete way."""
+        index = self._open.get(("text", None))
+        if index is None or self._half or self._pending or len(complete) > self.limits.event_bytes:
             return None
         chunks: list[AIMessageChunk] = []
         try:
-            for line in map(_decode_line, BytesIO(complete)):
-                piece = line.message
-                if line.done or (piece.thinking and piece.content):
+            for line in map(_text_line, BytesIO(complete)):
+                if line.done:
                     return None
-                if piece.content:
-                    if text is None: return None
-                    chunks.append(TextChunk("", piece.content, text))
-                elif piece.thinking:
-                    if reasoning is None: return None
-                    chunks.append(fold_events([ReasoningDelta(piece.thinking, reasoning)]))
-        except msgspec.DecodeError:
+                text = line.message.content
+                if text:
+                    chunks.append(TextChunk("", text, index))
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return None
         return chunks
 
@@ -239,8 +225,8 @@ _IMAGE_STARTS: Final = {
 
 
 def _image_type(data: str) -> dict[str, str]:
-    found = (mime for start, mime in _IMAGE_STARTS.items() if data.startswith(start))
-    return {"mime_type": mime for mime in found}
+    found = [mime for start, mime in _IMAGE_STARTS.items() if data.startswith(start)]
+    return {"mime_type": found[0]} if found else {}
 
 
 def read_usage(usage: dict[str, Any]) -> UsageMetadata:

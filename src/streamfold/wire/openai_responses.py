@@ -188,6 +188,8 @@ class Decoder(CallDecoder):
                 self._open_client_call(index, item)
             elif kind.endswith("_call"):
                 self._open_server_call(index, item)
+            elif kind not in _ITEMS:
+                self._other_item(index, item)
 
     def _item_done(self, payload: dict[str, Any]) -> None:
         index, item = place(payload), as_object(payload.get("item"))
@@ -273,7 +275,10 @@ class Decoder(CallDecoder):
             fields = {k: v for k, v in fields.items() if k == "id"}
 
     def _other_item(self, index: Any, item: Item) -> None:
-        self.block("non_standard", {"value": item}, key=(index, "item"))
+        """An item as it is: shown when it is announced, so that it keeps its place, and again when
+        it is done."""
+        if self._is_new((index, "item")) or item != self._items[index]:
+            self.block("non_standard", {"value": item}, key=(index, "item"))
 
     # ---- pieces ----------------------------------------------------------------------------------
 

@@ -25,13 +25,13 @@ __all__ = ["NATIVE_ITEMS", "answer_items"]
 NATIVE_ITEMS: Final = frozenset(
     {
         *CLIENT_CALLS,
-        *(f"{kind}_output" for kind in CLIENT_CALLS if kind != "function_call"),
         *SERVER_CALLS,
         *RESULT_FIELDS,
         "additional_tools",
         "compaction",
         "compaction_trigger",
         "configuration_update",
+        "custom_tool_call_output",
         "function_call_output",
         "item_reference",
         "mcp_approval_request",
@@ -104,19 +104,17 @@ def _plainest(item: Item) -> Item:
     content = item.get("content")
     if item.get("role") != "assistant" or "type" in item or not isinstance(content, list):
         return item
-    if any(part.keys() != {"type", "text"} for part in content):
+    if any(part.keys() - {"annotations"} != {"type", "text"} for part in content):
+        return item
+    if any(part.get("annotations") for part in content):
         return item
     return {**item, "content": "".join(part["text"] for part in content)}
 
 
 def _accepted(items: list[Item], turn: Turn) -> list[Item]:
-    """The items without reasoning that the API would reject."""
+    """The items without reasoning that the API cannot find; then the others have no ids either."""
     kept = [item for item in items if not _is_lost(item, turn)]
-    if len(kept) < len(items):
-        kept = [_without_id(item) for item in kept]
-    while kept and kept[-1].get("type") == "reasoning":
-        kept.pop()
-    return kept
+    return kept if len(kept) == len(items) else [_without_id(item) for item in kept]
 
 
 def _is_lost(item: Item, turn: Turn) -> bool:
@@ -196,19 +194,19 @@ def _server_call(block: Block, turn: Turn, answer: _Answer) -> None:
     if not turn.own:
         turn.dropped.note(f"server tool call {block.get('name')} of another provider")
         return
-    fields, args = _extras(block, turn), block.get("args") or {}
+    fields, args = _extras(block, turn), dict(block.get("args") or {})
     raw = fields.pop("raw_args", None)
     if raw is not None:
-        fields.pop("error", None)
+        fields.pop("error", None)  # ours: why it cannot be read
     kind = f"{block.get('name')}_call"
     shape = server_call(kind)
     item: Item = {"type": kind, "id": block.get("id"), "status": "completed"}
     if shape.as_text:
         item[shape.args] = json_text(args) if raw is None else raw
-    elif shape.args and "arguments" not in fields and not args.keys() <= set(shape.parts):
+    elif shape.parts and args.keys() <= set(shape.parts):
+        item |= args
+    elif shape.args and "arguments" not in fields:
         item[shape.args] = args
-    else:
-        item |= {name: args[name] for name in shape.parts if name in args}
     answer.sent.append({**item, **fields})
 
 

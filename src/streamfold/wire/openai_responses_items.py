@@ -1,7 +1,8 @@
 """The items of OpenAI Responses and the blocks they become: what decoder and encoder agree on.
 
 An item's own fields (its id, `phase`, `encrypted_content`, ...) ride in the `extras` of its blocks
-under their own names. The status "completed" is left out: it is what an item has that is sent back.
+under their own names. The status "completed" is left out but of reasoning, which has one with some
+vendors only: the others have it when they are sent back.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ RESULT_FIELDS: Final = {
 def item_fields(item: Mapping[str, Any]) -> Item:
     """An item's fields that the standard blocks have no place for; null says nothing."""
     fields = {k: v for k, v in item.items() if k not in _STRUCTURE and v is not None}
-    if fields.get("status") == "completed":
+    if fields.get("status") == "completed" and item.get("type") != "reasoning":
         del fields["status"]
     return fields
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import mimetypes
 import re
 from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
 from typing import Any, Final
 
 from ..coercion import shown
@@ -95,8 +96,8 @@ def _extra(request: ChatRequest) -> dict[str, Any]:
 def _parameters(request: ChatRequest, dropped: Dropped) -> dict[str, Any]:
     if request.stop:
         raise ConfigurationError(
-            f"stop is {shown(request.stop)}, but the Responses API has no stop words: leave it out, "
-            "or use Chat Completions (use_responses_api=False)"
+            f"stop is {shown(request.stop)}, but the Responses API has no stop words: leave it "
+            "out, or use Chat Completions (use_responses_api=False)"
         )
     if request.seed is not None:
         dropped.note("seed")
@@ -135,7 +136,7 @@ def _tool(tool: dict[str, Any]) -> dict[str, Any]:
         return tool
     function = function_tool(tool)
     if function is None:
-        return _flat(tool, "custom", "grammar")
+        return dict(_flat(tool, "custom", "grammar"))
     shape = {
         "type": "function",
         "name": function.name,
@@ -147,8 +148,8 @@ def _tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flat(value: Any, *wrappers: str) -> Any:
-    """Chat Completions' ``{"type": "custom", "custom": {...}}`` is ``{"type": "custom", ...}`` here,
-    and likewise what is inside."""
+    """Chat Completions' ``{"type": "custom", "custom": {...}}`` without its inner dict, as it is
+    written here; likewise what is inside."""
     if not isinstance(value, Mapping):
         return [_flat(each, *wrappers) for each in value] if isinstance(value, list) else value
     kind = value.get("type")
@@ -189,12 +190,21 @@ def _input(said: Iterable[Turn]) -> list[Item]:
         if isinstance(turn.message, AIMessage):
             sent = answer_items(turn)
             calls |= {key: item for item in sent for key in _names(item)}
-        elif isinstance(turn.message, ToolMessage):
-            sent = [_result(turn.message, turn, calls)]
+            items.extend(sent)
+            continue
+        _end_answer(items)
+        if isinstance(turn.message, ToolMessage):
+            items.append(_result(turn.message, turn, calls))
         else:
-            sent = _said(turn)
-        items.extend(sent)
+            items.extend(_said(turn))
+    _end_answer(items)
     return items
+
+
+def _end_answer(items: list[Item]) -> None:
+    """Reasoning that nothing of the answer follows is an error to the API."""
+    while items and items[-1].get("type") == "reasoning":
+        items.pop()
 
 
 def _names(call: Item) -> list[str]:
@@ -209,22 +219,16 @@ def _said(turn: Turn) -> list[Item]:
         turn.dropped.note("name of a message")
     if isinstance(message.content, str):
         return [{**head, "content": message.content}]
+    found = [part for block in message.content if (part := _part(block, turn)) is not None]
     sent: list[Item] = []
-    parts: list[Block] = []
-    for block in [*message.content, None]:
-        part = None if block is None else _part(block, turn)
-        if block is None or _is_item(part):
-            if parts:
-                sent.append({**head, "content": _plainest(parts)})
-            parts = []
-            sent.extend([part] if part is not None else [])
-        elif part is not None:
-            parts.append(part)
+    for is_item, run in groupby(found, key=_is_item):
+        parts = list(run)
+        sent.extend(parts if is_item else [{**head, "content": _plainest(parts)}])
     return sent
 
 
-def _is_item(part: Block | None) -> bool:
-    return part is not None and part.get("type") in NATIVE_ITEMS
+def _is_item(part: Block) -> bool:
+    return part.get("type") in NATIVE_ITEMS
 
 
 def _plainest(parts: list[Block]) -> str | list[Block]:
@@ -264,9 +268,9 @@ def _custom_result(head: Item, parts: list[Block], message: ToolMessage) -> Item
 def _computer_result(head: Item, parts: list[Block], message: ToolMessage) -> Item:
     for part in parts:
         if part["type"] == "input_image":
-            shot = {key: part[key] for key in ("image_url", "file_id") if key in part}
-            output = {"type": "computer_screenshot", **shot}
-            return {"type": "computer_call_output", **head, "output": output}
+            shot: Item = {key: part[key] for key in ("image_url", "file_id") if key in part}
+            shot["type"] = "computer_screenshot"
+            return {"type": "computer_call_output", **head, "output": shot}
     raise ConfigurationError(
         f"the result of the computer call {message.tool_call_id!r} has no image: expected a "
         "screenshot as an image block"
@@ -279,8 +283,12 @@ def _local_shell_result(head: Item, parts: list[Block], message: ToolMessage) ->
 
 def _shell_result(head: Item, parts: list[Block], message: ToolMessage) -> Item:
     failed = message.status == "error"
-    streams = {"stdout": "", "stderr": "", "stderr" if failed else "stdout": _texts(parts)}
-    output = {**streams, "outcome": {"type": "exit", "exit_code": int(failed)}}
+    output: Item = {
+        "stdout": "",
+        "stderr": "",
+        "outcome": {"type": "exit", "exit_code": int(failed)},
+    }
+    output["stderr" if failed else "stdout"] = _texts(parts)
     return {"type": "shell_call_output", **head, "output": [output]}
 
 
@@ -316,7 +324,7 @@ _RESULTS: Final[dict[str, Callable[[Item, list[Block], ToolMessage], Item]]] = {
 
 
 def _part(block: Block, turn: Turn) -> Block | None:
-    """A block as a part of a message, or an item that stands among them; None if it has no place."""
+    """A block as a part of a message, or an item that stands among them; None if it is neither."""
     kind = block.get("type")
     if kind in NATIVE_PARTS or kind in NATIVE_ITEMS:
         return block

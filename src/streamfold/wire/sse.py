@@ -63,7 +63,8 @@ class SSEFramer:
             data = self._only_lf(data)
         if not data or self.error is not None:
             return b""
-        if not self._ends_an_event(data):
+        ends = data.endswith(b"\n\n")  # as nearly all reads do
+        if not ends and not self._ends_an_event(data):
             self._hold(data)
             return b""
         if self._held:
@@ -71,10 +72,11 @@ class SSEFramer:
             data = b"".join(self._held)
             self._held.clear()
             self._held_size = 0
-        end = data.rfind(b"\n\n") + 2
-        if end < len(data):
-            self._hold(data[end:])
-            data = data[:end]
+        if not ends:
+            end = data.rfind(b"\n\n") + 2
+            if end < len(data):
+                self._hold(data[end:])
+                data = data[:end]
         return data
 
     def split(self, complete: bytes) -> list[bytes]:

@@ -9,9 +9,8 @@ Anything else goes the complete way, and the template is learnt anew from what t
 
 Besides the text, padding may vary that hides its length from those who watch encrypted traffic: a
 string of letters and digits with OpenAI (`obfuscation`), blanks before the last brace with
-Anthropic. And so may a time of sending that stands before the text (`created_at` with Ollama), for
-a dialect that looks at it only where the answer ends, and a number that counts the payloads
-(`sequence_number` with OpenAI's Responses), for one that never looks at it.
+Anthropic. And so may a number that counts the payloads (`sequence_number` with OpenAI's Responses),
+for a dialect that never looks at it.
 """
 
 from __future__ import annotations
@@ -26,13 +25,10 @@ __all__ = ["Template"]
 _loads = msgspec.json.Decoder().decode
 _strings = msgspec.json.Decoder(list[str]).decode
 _MARK: Final = "\u2702streamfold\u2702"
-_STAMP_MARK: Final = "\u2702time\u2702"
 _MARK_JSON: Final = msgspec.json.encode(_MARK)
 #: A JSON string without its quotes; possessive, so it never tries twice.
 _TEXT: Final = rb'([^"\\\n]*+(?:\\.[^"\\\n]*+)*+)'
 _PADDING_KEYS: Final = (b'"obfuscation":"', b'"p":"')
-#: A time in ISO 8601.
-_TIME: Final = rb"[0-9TZ:.+-]++"
 #: A JSON number that counts.
 _COUNT: Final = rb"(?:0|[1-9][0-9]*+)"
 
@@ -40,24 +36,19 @@ _COUNT: Final = rb"(?:0|[1-9][0-9]*+)"
 class Template:
     """A payload with a hole for its text, which goes to the block `index` of the message."""
 
-    __slots__ = ("_findall", "_separator", "index")
+    __slots__ = ("_findall", "_match", "_separator", "index")
 
     def __init__(
-        self,
-        head: bytes,
-        tail: bytes,
-        separator: bytes,
-        index: int,
-        stamp: bytes = b"",
-        counter: bytes = b"",
+        self, head: bytes, tail: bytes, separator: bytes, index: int, counter: bytes = b""
     ) -> None:
-        """`separator` ends each payload of a stream. `stamp`: a time in `head` that may vary;
-        `counter`: a key and its number, in `head` or `tail`, of which the number may."""
+        """`separator` ends each payload of a stream. `counter`: a key and its number, in `head` or
+        `tail`, of which the number may vary."""
         self.index = index
         self._separator = separator
         ahead = b"(?<=" + re.escape(separator) + b")"
-        around = _with_stamp(head, stamp) + _TEXT + _with_padding(tail)
+        around = re.escape(head) + _TEXT + _with_padding(tail)
         unit = _with_counter(around, counter) + re.escape(separator)
+        self._match = re.compile(unit, re.S).match
         self._findall = re.compile(ahead + unit, re.S).findall
 
     @classmethod
@@ -68,14 +59,13 @@ class Template:
         path: tuple[str | int, ...],
         separator: bytes,
         index: int,
-        stamp_path: tuple[str | int, ...] | None = None,
         counter_key: str | None = None,
     ) -> Template | None:
-        """The template of `block`, in which `text` is the value at `path` of the payload, a time
-        that does not matter the one at `stamp_path`, and such a number the one at `counter_key`.
+        """The template of `block`, in which `text` is the value at `path` of the payload and a
+        number that does not matter the one at `counter_key`.
 
         None where that cannot be proved: the text must be found once, plainly written, and a mark
-        put in its place must turn up at `path` when the payload is parsed; likewise the others.
+        put in its place must turn up at `path` when the payload is parsed; likewise the number.
         """
         raw = b'"' + text.encode("utf-8", "replace") + b'"'
         if block.count(raw) != 1 or "\\" in text:
@@ -86,20 +76,25 @@ class Template:
         marked = _parsed(payload)
         if _at(marked, path) != _MARK:
             return None
-        stamp = b"" if stamp_path is None else _stamp(payload, _at(marked, stamp_path), stamp_path)
         counter = b"" if counter_key is None else _counter(payload, marked, counter_key)
         if counter and block.count(counter) != 1:
             return None
-        return cls(head + b'"', b'"' + tail, separator, index, stamp, counter)
+        return cls(head + b'"', b'"' + tail, separator, index, counter)
 
     def texts(self, payloads: bytes) -> list[str] | None:
         """The texts of `payloads`, each with its separator; None if one of them is no copy."""
-        separator = self._separator
-        raw = self._findall(separator + payloads)
-        # Each match begins right after a separator and holds one, at its end: as many matches as
-        # there are separators leave no byte unread.
-        if len(raw) != payloads.count(separator):
+        first = self._match(payloads)
+        if first is None:
             return None
+        separator = self._separator
+        if first.end() == len(payloads):
+            raw = [first[1]]  # a read of its own for each event: the usual thing over a network
+        else:
+            raw = self._findall(separator + payloads)
+            # Each match begins right after a separator and holds one, at its end: as many matches
+            # as there are separators leave no byte unread.
+            if len(raw) != payloads.count(separator):
+                return None
         try:
             return _strings(b'["' + b'","'.join(raw) + b'"]')
         except msgspec.DecodeError:
@@ -120,22 +115,6 @@ def _parsed(payload: bytes) -> Any:
         return _loads(payload)
     except (msgspec.DecodeError, RecursionError):
         return None
-
-
-def _stamp(payload: bytes, time: Any, path: tuple[str | int, ...]) -> bytes:
-    """The JSON string of the `time` found at `path`; nothing if it cannot be proved to be there."""
-    if not isinstance(time, str) or re.fullmatch(_TIME, time.encode()) is None:
-        return b""
-    raw = msgspec.json.encode(time)
-    marked = _parsed(payload.replace(raw, msgspec.json.encode(_STAMP_MARK)))
-    alone = payload.count(raw) == 1 and payload.index(raw) < payload.index(_MARK_JSON)
-    return raw if alone and _at(marked, path) == _STAMP_MARK else b""
-
-
-def _with_stamp(head: bytes, stamp: bytes) -> bytes:
-    """A pattern for what comes before the text, in which the time may vary."""
-    before, found, rest = head.partition(stamp) if stamp else (head, b"", b"")
-    return re.escape(before) + (b'"' + _TIME + b'"' if found else b"") + re.escape(rest)
 
 
 def _counter(payload: bytes, marked: Any, key: str) -> bytes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from streamfold.testing.answers import Dialect
-from streamfold.testing.dialects import anthropic, openai_chat
+from streamfold.testing.dialects import anthropic, ollama, openai_chat
 
 __all__ = ["DIALECTS"]
 
 DIALECTS: tuple[Dialect, ...] = (
     openai_chat.DIALECT,
     anthropic.DIALECT,
+    ollama.DIALECT,
 )
