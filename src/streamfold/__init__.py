@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .messages import messages_to_dict as messages_to_dict
     from .net.tokens import azure_token_provider as azure_token_provider
     from .net.tokens import google_token_provider as google_token_provider
+    from .profiles import usage_cost as usage_cost
     from .rate_limiters import InMemoryRateLimiter as InMemoryRateLimiter
     from .rate_limiters import RateLimiter as RateLimiter
     from .rate_limiters import TokenRateLimiter as TokenRateLimiter
@@ -89,6 +90,7 @@ _HOMES = {
     "run_tool_calls": "tools",
     "runnable": "functions",
     "tool": "tools",
+    "usage_cost": "profiles",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -46,7 +46,6 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_retries: int
     headers: dict[str, str]
     query: dict[str, str]
-    profile: dict[str, Any]
 
 
 class ChatModel(Runnable):
@@ -90,6 +89,7 @@ class ChatModel(Runnable):
         own: dict[str, Any] = {name: params[name] for name in inherited if name in params}
         self._config = merge_configs(own, config)
         self._settings = _settings(self._params)
+        self._profile: dict[str, Any] | None = None
         self._addresses: dict[str, Address] = {}
         self._address(row.dialect)  # what is missing is said now, not at the first call
         self._connections = connections or Connections(
@@ -126,8 +126,15 @@ class ChatModel(Runnable):
 
     @property
     def profile(self) -> dict[str, Any]:
-        """What the model can do, as given by `profile=`."""
-        return self._settings.profile
+        """What the model can do, and its prices: as `profile=` said, else from the data that comes
+        with the package; empty for models that it does not know. This model's own dict."""
+        if self._profile is None:
+            from ..profiles import profile
+
+            given = self._params.get("profile")
+            found = profile(self._vendor.name, self.model) if given is None else given
+            self._profile = dict(found)
+        return self._profile
 
     def __repr__(self) -> str:
         shown = {k: v for k, v in self._params.items() if k not in ("model", *_SECRETS)}
@@ -413,5 +420,4 @@ def _settings(params: Mapping[str, Any]) -> _Settings:
         max_retries=params.get("max_retries", 2),
         headers={str(k): str(v) for k, v in params.get("default_headers", {}).items()},
         query={str(k): str(v) for k, v in params.get("default_query", {}).items()},
-        profile=dict(params.get("profile", {})),
     )

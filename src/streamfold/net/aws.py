@@ -12,9 +12,8 @@ import os
 import re
 import threading
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 import anyio.to_thread
 
@@ -60,7 +59,8 @@ class AwsCredentials(Signer):
         self._keys = tuple(
             _as_secret(key) for key in (aws_access_key_id, aws_secret_access_key, aws_session_token)
         )
-        self._lock = threading.Lock()  # botocore's sessions are for one thread at a time
+        self._lock = threading.Lock()
+        self._process = os.getpid()
         self._session: Session | None = None
         self._found: Any = None
         access, secret, token = self._keys
@@ -81,7 +81,7 @@ class AwsCredentials(Signer):
             if found is None and os.environ.get(name):
                 found, source = os.environ[name], f"the environment variable {name}"
         if found is None:
-            with self._lock:
+            with self._alone():
                 found = self._region_of_profile()
             source = "the region of the AWS profile"
         if not isinstance(found, str) or not re.fullmatch(r"[a-z0-9-]+", found):
@@ -99,6 +99,13 @@ class AwsCredentials(Signer):
         return await anyio.to_thread.run_sync(
             self._sign, method, url, signed, body, abandon_on_cancel=True
         )
+
+    def _alone(self) -> threading.Lock:
+        """botocore's sessions are for one thread at a time. A lock that was held when the process
+        forked is held for ever in the child, which gets one of its own."""
+        if self._process != os.getpid():
+            self._lock, self._process = threading.Lock(), os.getpid()
+        return self._lock
 
     # ---- in the thread ---------------------------------------------------------------------------
 
@@ -129,7 +136,7 @@ class AwsCredentials(Signer):
 
     def _credentials(self) -> Any:
         """The keys as they are now, refreshed if they are due."""
-        with self._lock:
+        with self._alone():
             botocore = _botocore()
             try:
                 if self._found is None:
@@ -189,8 +196,8 @@ def _botocore() -> Any:
         import botocore.exceptions
     except ImportError:
         raise ConfigurationError(
-            f"AWS credentials need botocore: {_PIP}, or use an API key (AWS_BEARER_TOKEN_BEDROCK or "
-            "api_key=), which needs none"
+            f"AWS credentials need botocore: {_PIP}; or use an API key, which does not "
+            "(AWS_BEARER_TOKEN_BEDROCK or api_key=)"
         ) from None
     return botocore.exceptions
 
@@ -209,4 +216,4 @@ def _is_signed(name: str) -> bool:
 
 
 def _now() -> datetime:
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)

@@ -39,7 +39,7 @@ _thread: threading.Thread | None = None
 def _get_portal() -> BlockingPortal:
     global _portal, _thread
     with _lock:
-        if _portal is None or _thread is None or not _thread.is_alive():
+        if _portal is None:
             ready: Future[BlockingPortal] = Future()
             _thread = threading.Thread(
                 target=_serve, args=(ready,), name="streamfold-portal", daemon=True
@@ -63,7 +63,27 @@ def _serve(ready: Future[BlockingPortal]) -> None:
     except BaseException as error:
         if not ready.done():
             ready.set_exception(error)
-        # Else it came from a call, which has raised it in its own thread; the next call starts anew.
+        # Else a call has raised it in its own thread. The next call begins anew.
+
+
+def _start(function: Callable[..., Awaitable[T]], *args: Any) -> tuple[BlockingPortal, Future[T]]:
+    portal = _get_portal()
+    try:
+        return portal, portal.start_task_soon(function, *args)
+    except RuntimeError:
+        if threading.current_thread() is _thread:
+            raise  # it would wait for itself
+        _discard(portal)  # a call has ended it, by `sys.exit` perhaps
+        portal = _get_portal()
+        return portal, portal.start_task_soon(function, *args)
+
+
+def _discard(portal: BlockingPortal) -> None:
+    global _portal, _thread
+    with _lock:
+        if _portal is portal and _thread is not None:
+            _thread.join(_CLOSE_WAIT)
+            _portal = _thread = None
 
 
 def _stop() -> None:
@@ -103,7 +123,7 @@ def run(function: Callable[..., Awaitable[T]], *args: Any) -> T:
         finally:
             over.set()
 
-    future = _get_portal().start_task_soon(call)
+    _, future = _start(call)
     try:
         return future.result()
     except BaseException:
@@ -116,8 +136,8 @@ def run(function: Callable[..., Awaitable[T]], *args: Any) -> T:
 class _Gate:
     """Lets the reader go on until it is too far ahead of the consumer; then it waits here."""
 
-    def __init__(self, portal: BlockingPortal) -> None:
-        self._portal = portal
+    def __init__(self) -> None:
+        self.portal: BlockingPortal
         self._lock = threading.Lock()
         self._ahead = 0
         self._room: anyio.Event | None = None
@@ -137,7 +157,7 @@ class _Gate:
             self._ahead -= 1
             room, self._room = self._room, None
         if room is not None:
-            self._portal.start_task_soon(room.set)
+            self.portal.start_task_soon(room.set)
 
 
 class _End:
@@ -155,9 +175,9 @@ def iterate(source: Callable[[], AsyncIterator[list[T]]]) -> Iterator[T]:
     stream is closed.
     """
     lists: queue.SimpleQueue[list[T] | _End] = queue.SimpleQueue()
-    portal = _get_portal()
-    gate = _Gate(portal)
-    future = portal.start_task_soon(_pump, source, lists, gate)
+    gate = _Gate()
+    portal, future = _start(_pump, source, lists, gate)
+    gate.portal = portal
     got: list[T] | _End = []
     try:
         while not isinstance(got := lists.get(), _End):

@@ -215,7 +215,7 @@ class Decoder(BaseDecoder):
             self.metadata({_snake(key): value for key, value in new.items()}, visible=False)
 
     def _usage(self, usage: Any) -> None:
-        """Figures are running totals. Vertex AI gives none before the end, only a kind of traffic."""
+        """Running totals. Vertex AI gives none before the end, only the kind of traffic."""
         if not isinstance(usage, dict) or not usage or usage == self._seen.get("usage"):
             return
         self._seen["usage"] = usage

@@ -26,7 +26,7 @@ from typing import Any, Final
 from ..coercion import shown
 from ..content import KNOWN_BLOCK_TYPES, Block, standard_block
 from ..errors import ConfigurationError
-from ..messages import AIMessage, SystemMessage, ToolMessage
+from ..messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 from .encoding import (
     Dropped,
     Turn,
@@ -82,35 +82,15 @@ _BEFORE_3: Final = re.compile(r"(models/)?(gemini-(1|2|robotics-er-1)|gemma)", r
 # ---- messages ------------------------------------------------------------------------------------
 
 
-class _Calls(msgspec.Struct, frozen=True):
-    """The names of the calls in the conversation, by id, in order."""
-
-    names: dict[str, str]
-
-    def name_of(self, message: ToolMessage) -> str:
-        name = self.names.get(message.tool_call_id) or message.name
-        if not name:
-            raise ConfigurationError(
-                f"the tool message {shown(message.content)} answers {message.tool_call_id!r}: "
-                "Gemini wants the name of the tool, so expected a call of that id before it, or a "
-                "name in the message"
-            )
-        return name
-
-    def place(self, message: ToolMessage) -> int:
-        places = list(self.names)
-        return places.index(message.tool_call_id) if message.tool_call_id in self.names else -1
-
-
-def _calls(messages: Iterable[Any]) -> _Calls:
-    names: dict[str, str] = {}
+def _called(messages: Iterable[BaseMessage]) -> dict[str, tuple[int, str]]:
+    """The calls of the conversation, by id: the place and the name of each."""
+    found: dict[str, tuple[int, str]] = {}
     for message in messages:
-        if not isinstance(message, AIMessage):
-            continue
-        for call in (*message.tool_calls, *message.invalid_tool_calls, *_native_calls(message)):
-            if call.get("id"):
-                names[str(call["id"])] = _clean(call.get("name"))
-    return _Calls(names)
+        if isinstance(message, AIMessage):
+            calls = (*message.tool_calls, *message.invalid_tool_calls, *_native_calls(message))
+            for call in calls:
+                found[str(call.get("id"))] = (len(found), _clean(call.get("name")))
+    return found
 
 
 def _native_calls(message: AIMessage) -> Iterator[Mapping[str, Any]]:
@@ -121,19 +101,19 @@ def _native_calls(message: AIMessage) -> Iterator[Mapping[str, Any]]:
 
 
 def _clean(name: Any) -> str:
-    """A name that the API takes: letters, digits, and a few signs between them."""
-    return re.sub(r"[^a-zA-Z0-9_.:-]", "_", str(name or "unknown"))[:64]
+    """A name that the API takes: letters, digits and a few signs, up to 128 of them."""
+    return re.sub(r"[^a-zA-Z0-9_.:-]", "_", str(name or "unknown"))[:128]
 
 
-def _conversation(request: ChatRequest, dropped: Dropped) -> tuple[list[Block], list[Block]]:
+def conversation(request: ChatRequest, dropped: Dropped) -> tuple[list[Block], list[Block]]:
     """The parts of the system instruction, and the contents."""
-    calls = _calls(request.messages)
-    needs_signature = _BEFORE_3.match(request.model) is None
+    called = _called(request.messages)
+    needs_signature = not is_before_3(request.model)
     system: list[Block] = []
     contents: list[Block] = []
     for is_result, run in groupby(turns(request, dropped), key=_is_result):
         if is_result:
-            contents.append({"role": "user", "parts": _results(list(run), calls)})
+            contents.append({"role": "user", "parts": _results(run, called)})
             continue
         for turn in run:
             parts = _parts(turn)
@@ -154,16 +134,21 @@ def _is_result(turn: Turn) -> bool:
 
 def _parts(turn: Turn) -> list[Block]:
     message = turn.message
-    fields = [*message.extras, *(("name",) if message.name is not None else ())]
-    for name in fields if not isinstance(message, ToolMessage) else ():
-        if (name, message.role) != ("role", "system"):
-            turn.dropped.note(f"{name} of a message")
+    if not isinstance(message, ToolMessage):
+        name = () if message.name is None else ("name",)
+        _note_fields({*message.extras, *name} - {"role"}, turn)
     if isinstance(message.content, str):
-        return [{"text": message.content}] if message.content or not _is_said(turn) else []
+        return [{"text": message.content}] if message.content or not _by_model(turn) else []
     return [sent for block in message.content if (sent := _part(block, turn)) is not None]
 
 
-def _is_said(turn: Turn) -> bool:
+def _note_fields(names: Iterable[str], turn: Turn) -> None:
+    """Fields of a message that Gemini's messages have not."""
+    for name in sorted(names):
+        turn.dropped.note(f"{name} of a message")
+
+
+def _by_model(turn: Turn) -> bool:
     return isinstance(turn.message, AIMessage)
 
 
@@ -184,10 +169,11 @@ _SIGNATURES: Final = ("thoughtSignature", "thought_signature")
 
 def _signed(parts: list[Block]) -> list[Block]:
     """The parts of an answer with a signature on the first call, if none of the calls has one."""
-    calls = [part for part in parts if "functionCall" in part]
-    if calls and not any(key in part for part in calls for key in _SIGNATURES):
-        calls[0]["thoughtSignature"] = _NO_SIGNATURE
-    return parts
+    calls = [place for place, part in enumerate(parts) if "functionCall" in part]
+    if not calls or any(key in parts[place] for place in calls for key in _SIGNATURES):
+        return parts
+    first = {**parts[calls[0]], "thoughtSignature": _NO_SIGNATURE}
+    return [*parts[: calls[0]], first, *parts[calls[0] + 1 :]]
 
 
 # ---- tool results --------------------------------------------------------------------------------
@@ -200,29 +186,40 @@ def _wire_id(id: Any) -> Block:
     return {} if not id or _MADE_UP.fullmatch(str(id)) else {"id": id}
 
 
-def _results(run: list[Turn], calls: _Calls) -> list[Block]:
+#: Fields of a result that may come in the `extras` of a tool message.
+_RESULT_FIELDS: Final = frozenset({"scheduling", "willContinue", "parts"})
+
+
+def _results(run: Iterable[Turn], called: Mapping[str, tuple[int, str]]) -> list[Block]:
     """The results of one turn, each with its text, and after them what else they hold."""
-    results: list[Block] = []
+    results: list[tuple[int, Block]] = []
     attached: list[Block] = []
-    pairs = [(turn.message, turn) for turn in run if isinstance(turn.message, ToolMessage)]
-    for message, turn in sorted(pairs, key=lambda pair: calls.place(pair[0])):
-        parts = _parts(turn)
+    for turn in run:
+        message, parts = turn.message, _parts(turn)
+        if not isinstance(message, ToolMessage):
+            continue
+        place, name = called.get(message.tool_call_id, (-1, message.name))
+        if not name:
+            raise ConfigurationError(
+                f"the tool message {shown(message.content)} answers {message.tool_call_id!r}: "
+                "Gemini wants the name of the tool, so expected a call of that id before it, or a "
+                "name in the message"
+            )
         text = "".join(str(part["text"]) for part in parts if "text" in part)
         attached.extend(part for part in parts if "text" not in part)
-        response = {
-            **_wire_id(message.tool_call_id),
-            "name": calls.name_of(message),
-            "response": _response(text, message),
-            **message.extras,
-        }
-        results.append({"functionResponse": response})
-    return results + attached
+        extras = {k: v for k, v in message.extras.items() if k in _RESULT_FIELDS}
+        _note_fields(message.extras.keys() - extras.keys(), turn)
+        response = {"name": name, "response": _response(text, message), **extras}
+        results.append(
+            (place, {"functionResponse": {**_wire_id(message.tool_call_id), **response}})
+        )
+    return [result for _, result in sorted(results, key=lambda pair: pair[0])] + attached
 
 
 def _response(text: str, message: ToolMessage) -> Block:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = text
     if message.status == "error":
         return {"error": value if isinstance(value, dict) else text}
@@ -281,12 +278,12 @@ def _text(block: Block, turn: Turn) -> Block | None:
     rest = {key: value for key, value in rest.items() if key not in _FOREIGN}
     text = block.get("text") or ""
     # The API rejects an empty text of the model, unless a signature came with it.
-    return {"text": text, **rest} if text or rest or not _is_said(turn) else None
+    return {"text": text, **rest} if text or rest or not _by_model(turn) else None
 
 
 def _reasoning(block: Block, turn: Turn) -> Block | None:
     """Thoughts go back to where they came from."""
-    if not turn.own or not isinstance(turn.message, AIMessage):
+    if not turn.own or not _by_model(turn):
         return None
     rest = other_fields(block, turn, "reasoning")
     rest = {key: value for key, value in rest.items() if key not in _FOREIGN}

@@ -21,7 +21,7 @@ Place = tuple[int, int]  # first character and the one after the last, over all 
 
 
 def merged_grounding(old: Fields, new: Mapping[str, Any]) -> Fields:
-    """What is known after another event of a stream: lists grow, or come again with more in them."""
+    """What is known after another event: lists grow, or come again with more in them."""
     merged = dict(old)
     for key, value in new.items():
         before = merged.get(key)
@@ -36,7 +36,8 @@ def cite(
 ) -> Iterator[tuple[int, Fields]]:
     """Each citation and the number of the text block it belongs to.
 
-    `grounding` and `taken` are `groundingMetadata` and `citationMetadata`. `texts`: the text blocks of the answer, in order. Nothing can be cited where there is none.
+    `grounding` and `taken` are `groundingMetadata` and `citationMetadata`, `texts` the text blocks
+    of the answer in order. Nothing can be cited where there is none.
     """
     if not texts:
         return
@@ -84,7 +85,7 @@ def _taken(citations: Mapping[str, Any]) -> Iterator[tuple[Fields, Fields]]:
     """A citation for each piece that was taken from somewhere. The two APIs name the list apart."""
     for name in ("citations", "citationSources"):
         for taken in _dicts(citations.get(name)):
-            where = {key: taken[key] for key in ("startIndex", "endIndex") if key in taken}
+            where: Fields = {key: taken[key] for key in ("startIndex", "endIndex") if key in taken}
             source = {key: value for key, value in taken.items() if key not in where}
             yield _citation(source, {}), where
 

@@ -16,41 +16,20 @@ The quirk `vertex` leaves out the one field that Vertex AI does not know.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
 
 from ..coercion import shown
-from ..content import KNOWN_BLOCK_TYPES, Block, standard_block
 from ..errors import ConfigurationError
-from ..messages import AIMessage, SystemMessage, ToolMessage
-from .encoding import (
-    Dropped,
-    FunctionTool,
-    ToolChoice,
-    Turn,
-    decoded_text,
-    function_tool,
-    json_bytes,
-    media,
-    media_type,
-    native_value,
-    other_fields,
-    read_choice,
-    turns,
-    unknown_part,
-    unpacked,
-)
+from .encoding import Dropped, FunctionTool, ToolChoice, function_tool, json_bytes, read_choice
+from .gemini_contents import DIALECT, conversation, is_before_3
 from .request import ChatRequest, HTTPRequest
 
 __all__ = ["BODY_FIELDS", "encode"]
-
-DIALECT: Final = "Gemini"
 
 def encode(request: ChatRequest) -> HTTPRequest:
     """The request for ``POST /models/{model}:generateContent``, or `streamGenerateContent`.
@@ -60,7 +39,7 @@ def encode(request: ChatRequest) -> HTTPRequest:
     """
     dropped = Dropped(DIALECT)
     extra = _Extra.of(request.extra)
-    system, contents = _conversation(request, dropped)
+    system, contents = conversation(request, dropped)
     body: dict[str, Any] = {"systemInstruction": {"parts": system}} if system else {}
     body |= {"contents": contents, **_tools(request, dropped)}
     config = {**_config(request, extra), **extra.config}
@@ -78,14 +57,12 @@ def encode(request: ChatRequest) -> HTTPRequest:
 
 def _path(request: ChatRequest) -> str:
     """Tuned models have a folder of their own; that of the others may be named or not."""
-    folder, slash, name = request.model.rpartition("/")
-    if not slash or folder not in _FOLDERS:
-        folder, name = "models", request.model
+    where, _, name = request.model.rpartition("/")
+    if where.rpartition("/")[2] != "models" and where != "tunedModels":
+        name = request.model
+    folder = "tunedModels" if where == "tunedModels" else "models"
     method = "streamGenerateContent?alt=sse" if request.stream else "generateContent"
     return f"/{folder}/{quote(name, safe='@')}:{method}"
-
-
-_FOLDERS: Final = frozenset({"models", "tunedModels"})
 
 
 # ---- parameters ----------------------------------------------------------------------------------
@@ -150,10 +127,6 @@ def _camel_keys(fields: Any) -> dict[str, Any]:
     return {_camel(str(key)): value for key, value in fields.items()}
 
 
-#: What OpenAI's users call a field of the configuration.
-_ALIASES: Final = {"n": "candidateCount", "topLogprobs": "logprobs"}
-
-
 class _Extra(msgspec.Struct):
     """The further fields of a request, each where it belongs and under its name on the wire."""
 
@@ -173,21 +146,28 @@ class _Extra(msgspec.Struct):
         return found
 
     def add(self, name: str, value: Any) -> None:
-        camel = _camel(name)
-        camel = _ALIASES.get(camel, camel)
-        if camel == "logprobs":
-            # OpenAI's users say True, or how many; Gemini wants a flag, and perhaps how many.
-            self.config["responseLogprobs"] = bool(value)
-            if isinstance(value, bool):
-                return
-        if camel in _CONFIG_FIELDS:
+        camel = "candidateCount" if name == "n" else _camel(name)
+        if camel in ("logprobs", "topLogprobs"):
+            self.config |= _logprobs(value)
+        elif camel in _CONFIG_FIELDS:
             self.config[camel] = value
         elif camel in _THINKING_FIELDS:
-            self.thinking[camel] = value
+            self.thinking[camel] = _level(value) if camel == "thinkingLevel" else value
         elif camel == "safetySettings":
             self.body[camel] = _safety(value)
         else:
             self.body[camel if camel in _TOP_FIELDS else name] = value
+
+
+def _logprobs(value: Any) -> dict[str, Any]:
+    """OpenAI's users say True, or how many there shall be of each; Gemini has a field for either."""
+    if isinstance(value, bool):
+        return {"responseLogprobs": value}
+    return {"responseLogprobs": True, "logprobs": value} if value else {}
+
+
+def _level(word: Any) -> Any:
+    return word.upper() if isinstance(word, str) else word
 
 
 def _safety(settings: Any) -> Any:
@@ -249,20 +229,17 @@ def _plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 #: What an effort is worth in tokens of thought, as Google's own OpenAI endpoint has it.
 _BUDGETS: Final = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
-#: Models from before levels of thinking, and before signatures were asked for.
-_BEFORE_3: Final = re.compile(r"(models/)?(gemini-(1|2|robotics-er-1)|gemma)", re.I)
 
 
 def _thinking(request: ChatRequest, extra: _Extra) -> dict[str, Any]:
     """Gemini 3 has levels of thinking, Gemini 2.5 a budget for it; neither takes both."""
     effort = request.reasoning_effort
-    config = {*extra.thinking, *extra.config.get("thinkingConfig", ())}
-    if effort is None or config & {"thinkingBudget", "thinkingLevel"}:
+    if effort is None or {"thinkingBudget", "thinkingLevel"} & extra.thinking.keys():
         return {}
     if effort == "none":
         return {"thinkingBudget": 0}
-    if _BEFORE_3.match(request.model) is None:
-        return {"thinkingLevel": effort.upper()}
+    if not is_before_3(request.model):
+        return {"thinkingLevel": _level(effort)}
     if effort not in _BUDGETS:
         raise ConfigurationError(
             f"reasoning_effort is {effort!r}: for {request.model} expected one of none, "

@@ -7,8 +7,9 @@ whole message, and both are read by the same code. An error is a line, or a body
 
 What becomes of a message: `content` is text and `thinking` reasoning, one block of each; a tool
 call always comes whole, its arguments as an object, and often without an id (then one is made up);
-`images` are image blocks. `index` is 0 for all calls of some servers, so it is not what tells them
-apart; it is kept in the call's `extras`. Each line has a `created_at`; that of the last one counts.
+its `index` says only which of the calls it is, and not even that with servers that write 0 for
+all, so it is not read; `images` are image blocks. Each line has a `created_at`: that of the last
+one counts.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ class Decoder(BaseDecoder):
         given = call.get("function")
         function = given if isinstance(given, dict) else {}
         extras = {k: v for k, v in call.items() if k not in ("id", "function") and v is not None}
-        rest = {k: v for k, v in function.items() if k not in ("name", "arguments")}
+        rest = {k: v for k, v in function.items() if k not in ("index", "name", "arguments")}
         if rest:
             extras["function"] = rest
         self._calls += 1

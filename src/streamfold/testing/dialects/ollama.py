@@ -212,7 +212,8 @@ def _whole(prompt: Prompt, answer: Answer) -> bytes:
     if calls := _calls(prompt, answer):
         message["tool_calls"] = calls
     fields = _logprobs(prompt, tokens(answer.text), 0)
-    return orjson.dumps({**_line(prompt, 0, message, **_ending(prompt, answer)), **fields})
+    last = sum(1 for _ in _messages(prompt, answer))  # it is done when a stream would be
+    return orjson.dumps({**_line(prompt, last, message, **_ending(prompt, answer)), **fields})
 
 
 def _logprobs(prompt: Prompt, words: list[str], start: int) -> dict[str, Any]:
