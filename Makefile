@@ -20,7 +20,7 @@ unexport PYTHONPATH
 
 help:
 	@echo "make demo         see it work: an answer streams from an embedded provider, no key"
-	@echo "make test         every test once (about a minute on two cores)"
+	@echo "make test         every test once (at most five minutes on two cores)"
 	@echo "make test-all     the full matrix, on each Python of $(PYTHONS) that is installed"
 	@echo "make check        format, lint, types, layers (each of them is a target, too)"
 	@echo "make wheel        build the wheel and try it in an environment of its own"

@@ -12,6 +12,7 @@ from streamfold.errors import StreamfoldError
 from streamfold.limits import DEFAULT_LIMITS, Limits
 from streamfold.messages import AIMessage, message_from_dict
 from streamfold.vendors import DIALECTS, dialect
+from streamfold.wire.eventstream import EventStreamFramer, encode_message
 
 SAMPLES = Path(__file__).parent / "wire" / "samples"
 
@@ -26,6 +27,7 @@ __all__ = [
     "fold",
     "json_mutants",
     "samples",
+    "wire",
 ]
 
 
@@ -94,10 +96,12 @@ def bytewise(body: bytes) -> list[bytes]:
 
 
 class Sample(NamedTuple):
-    """One answer of `tests/wire/samples`: as a stream, as one body, and what it says."""
+    """One answer of `tests/wire/samples`: as a stream, as one body, and what it says. `text` is the
+    stream as the file has it, which is what travels (`stream`) unless the framing is binary."""
 
     dialect: str
     case: str
+    text: bytes
     stream: bytes
     whole: bytes | None
     expected: dict[str, Any]
@@ -113,12 +117,33 @@ def samples(*cases: str) -> list[Sample]:
                 name,
                 path.stem,
                 path.read_bytes(),
+                wire(name, path.read_bytes()),
                 whole.read_bytes() if whole.exists() else None,
                 json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8")),
             )
             if not cases or sample.case in cases:
                 found.append(sample)
     return found
+
+
+def wire(name: str, text: bytes) -> bytes:
+    """The `text` of a sample, perhaps changed, as it travels."""
+    if dialect(name).Decoder.framer_type is not EventStreamFramer:
+        return text
+    return b"".join(_message(block) for block in text.split(b"\n\n"))
+
+
+def _message(block: bytes) -> bytes:
+    """A message of an AWS event stream, written as a server-sent event."""
+    head, found, data = block.partition(b"data: ")
+    if not found:
+        return b""
+    event = head.rpartition(b"event: ")[2].strip().decode()
+    kind, colon, name = event.partition(":")
+    if not colon:
+        kind, name = "event", event
+    headers = {f":{kind}-type": name, ":message-type": kind}
+    return encode_message(headers, data)
 
 
 def check_readable(decoded: Decoded) -> None:

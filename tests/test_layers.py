@@ -44,6 +44,7 @@ ZONES: dict[str, tuple[str, ...]] = {
         "message_stream",
         "rate_limiters",
         "profiles",
+        "resilience",
     ),
     "models": ("vendors", "addresses", "chat_models", "tools", "structured", "schema"),
     "edges": ("testing", "integrations", "cli", "__main__"),

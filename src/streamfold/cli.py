@@ -261,13 +261,14 @@ def _model(options: argparse.Namespace) -> ChatModel:
             "no model: give -m PROVIDER:MODEL or set STREAMFOLD_MODEL, for example to "
             "openai:gpt-4.1 (to look around without a key: streamfold demo)"
         )
-    return init_chat_model(
+    model: ChatModel = init_chat_model(
         name,
         base_url=base_url,
         max_tokens=options.max_tokens,
         temperature=options.temperature,
         reasoning_effort=options.reasoning_effort,
     )
+    return model
 
 
 def _prompt(words: list[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
 
-__all__ = ["UsageMetadata", "add_usage", "make_usage", "total_usage"]
+__all__ = ["UsageMetadata", "add_usage", "make_usage", "token_count", "total_usage"]
 
 
 class UsageMetadata(TypedDict, total=False):
@@ -34,12 +34,14 @@ def make_usage(
     input_details: Mapping[str, int | None] | None = None,
     output_details: Mapping[str, int | None] | None = None,
 ) -> UsageMetadata:
-    """Usage from a vendor's figures; None means "not reported" and becomes 0 or is left out."""
-    into, out = input_tokens or 0, output_tokens or 0
+    """Usage from a vendor's figures; None, and what is no count, means "not reported" and becomes 0
+    or is left out."""
+    into, out = token_count(input_tokens) or 0, token_count(output_tokens) or 0
+    total = token_count(total_tokens)
     usage: UsageMetadata = {
         "input_tokens": into,
         "output_tokens": out,
-        "total_tokens": into + out if total_tokens is None else total_tokens,
+        "total_tokens": into + out if total is None else total,
     }
     reported_in = _reported(input_details)
     if reported_in:
@@ -51,7 +53,13 @@ def make_usage(
 
 
 def _reported(details: Mapping[str, int | None] | None) -> dict[str, int]:
-    return {key: value for key, value in (details or {}).items() if value is not None}
+    counts = {key: token_count(value) for key, value in (details or {}).items()}
+    return {key: count for key, count in counts.items() if count is not None}
+
+
+def token_count(value: object) -> int | None:
+    """`value` if it is a count; a vendor may send anything."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def add_usage(left: UsageMetadata | None, right: UsageMetadata | None) -> UsageMetadata | None:

@@ -91,6 +91,7 @@ _ROWS: Final = (
     Vendor(
         name="openai",
         dialect="openai_chat",
+        other_dialects=("openai_responses",),
         base_url="https://api.openai.com/v1",
         base_url_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
         key_env=("OPENAI_API_KEY",),
@@ -100,6 +101,7 @@ _ROWS: Final = (
     Vendor(
         name="azure_openai",
         dialect="openai_chat",
+        other_dialects=("openai_responses",),
         address="azure",
         key_env=("AZURE_OPENAI_API_KEY",),
         quirks=frozenset({"max_completion_tokens"}),
@@ -296,4 +298,4 @@ def dialect(name: str) -> Dialect:
 
 
 #: The dialects there are: modules of `wire/`.
-DIALECTS: Final = ("openai_chat", "anthropic", "ollama", "bedrock")
+DIALECTS: Final = ("openai_chat", "openai_responses", "anthropic", "gemini", "ollama", "bedrock")

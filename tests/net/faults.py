@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -214,6 +215,11 @@ class Wire:
         self.server.add(bytes_sent=len(data))
         await self._link.writer.drain()
 
+    def write(self, data: bytes) -> None:
+        """Bytes as they are; they may leave together with what is written next."""
+        self._link.writer.write(data)
+        self.server.add(bytes_sent=len(data))
+
     async def head(
         self, status: int = 200, headers: dict[str, str] | None = None, *, chunked: bool = True
     ) -> None:
@@ -326,8 +332,9 @@ class FaultServer:
     when clients left before an act was over. `failures`: what broke in an act, by mistake.
     """
 
-    def __init__(self, act: Act, say: Dialect) -> None:
+    def __init__(self, act: Act, say: Dialect, *, tls: ssl.SSLContext | None = None) -> None:
         self.say = say
+        self.tls = tls
         self.requests: list[Asked] = []
         self.connections = 0
         self.open_connections = 0
@@ -344,7 +351,8 @@ class FaultServer:
 
     @property
     def origin(self) -> str:
-        return f"http://127.0.0.1:{self._port.result()}"
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self._port.result()}"
 
     @property
     def url(self) -> str:
@@ -390,7 +398,9 @@ class FaultServer:
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        server = await self._loop.create_server(lambda: _Link(self), "127.0.0.1", 0, backlog=1024)
+        server = await self._loop.create_server(
+            lambda: _Link(self), "127.0.0.1", 0, backlog=1024, ssl=self.tls
+        )
         self._port.set_result(server.sockets[0].getsockname()[1])
         await self._stopping.wait()
         server.close()

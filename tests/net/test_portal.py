@@ -347,3 +347,47 @@ def test_after_a_fork_the_loop_is_made_anew() -> None:
     )
     assert out.split() == ["child", "True", "0", "True", "parent", "True"]
     assert (err, code) == ("", 0)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
+def test_an_interrupt_at_any_moment_leaves_nothing() -> None:
+    """Wherever an interrupt strikes, while a call starts, waits or ends, no task is left."""
+    out, err, code, _ = python(
+        """
+        import anyio, asyncio, random, signal, time
+        from streamfold.net import portal
+
+        async def alive():
+            return len(asyncio.all_tasks())
+
+        async def source():
+            while True:
+                yield [1]
+                await anyio.sleep(0)
+
+        def strike(*_):
+            raise KeyboardInterrupt
+
+        before = portal.run(alive)
+        signal.signal(signal.SIGALRM, strike)
+        rng = random.Random(1)
+        struck = 0
+        for turn in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 1.5e-3))
+                if turn % 2:
+                    portal.run(anyio.sleep, 60)
+                else:
+                    for _ in portal.iterate(source):
+                        pass
+            except KeyboardInterrupt:
+                struck += 1
+        for _ in range(1000):
+            left = portal.run(alive) - before
+            if not left:
+                break
+        print(struck, left)
+        """
+    )
+    assert out.split() == ["300", "0"]
+    assert (err, code) == ("", 0)

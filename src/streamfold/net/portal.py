@@ -6,21 +6,28 @@ once alike, and it is made anew after a fork. Nothing here knows about models.
 
 Items cross threads by the list: all that the async side has ready goes over in one hop, and the
 sync side hands it out item by item.
+
+Ctrl-C may strike between any two steps of the calling thread. What it shares with the loop is
+therefore made of queues and callbacks, which no interrupt leaves half done; a lock, or a future,
+which has one, could be left locked, and the loop would hang on it.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import queue
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
-from anyio.from_thread import BlockingPortal
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["iterate", "run"]
 
@@ -31,76 +38,69 @@ _AHEAD: Final = 16
 # Seconds that leaving early waits for the stream to be closed on the other side.
 _CLOSE_WAIT: Final = 5.0
 
+
+# ---- the loop ------------------------------------------------------------------------------------
+
+
+class _Background:
+    """The loop, its thread and the task group of all that runs in it."""
+
+    loop: asyncio.AbstractEventLoop
+    group: anyio.abc.TaskGroup
+
+    def __init__(self) -> None:
+        self._ready: SimpleQueue[BaseException | None] = SimpleQueue()
+        self.thread = threading.Thread(target=self._run, name="streamfold-portal", daemon=True)
+        self.thread.start()
+        error = self._ready.get()
+        if error is not None:
+            raise error
+
+    def _run(self) -> None:
+        try:
+            anyio.run(self._serve, backend="asyncio")
+        except BaseException as error:
+            self._ready.put(error)  # nobody looks once it has been ready
+
+    async def _serve(self) -> None:
+        import asyncio
+
+        async with anyio.create_task_group() as self.group:
+            self.loop = asyncio.get_running_loop()
+            self._ready.put(None)
+            await anyio.sleep_forever()
+
+    def stop(self) -> None:
+        """Cancel what still runs and wait for the end."""
+        self.loop.call_soon_threadsafe(self.group.cancel_scope.cancel)
+        self.thread.join(_CLOSE_WAIT)
+
+
 _lock = threading.Lock()
-_portal: BlockingPortal | None = None
-_thread: threading.Thread | None = None
+_background: _Background | None = None
 
 
-def _get_portal() -> BlockingPortal:
-    global _portal, _thread
+def _get_background() -> _Background:
+    global _background
     with _lock:
-        if _portal is None:
-            ready: Future[BlockingPortal] = Future()
-            _thread = threading.Thread(
-                target=_serve, args=(ready,), name="streamfold-portal", daemon=True
-            )
-            _thread.start()
-            _portal = ready.result()
-        return _portal
-
-
-def _serve(ready: Future[BlockingPortal]) -> None:
-    """The thread. (anyio's `start_blocking_portal` is a generator, which would wait for this thread
-    where it is dropped: in the child of a fork, for ever.)"""
-
-    async def serve() -> None:
-        async with BlockingPortal() as portal:
-            ready.set_result(portal)
-            await portal.sleep_until_stopped()
-
-    try:
-        anyio.run(serve, backend="asyncio")
-    except BaseException as error:
-        if not ready.done():
-            ready.set_exception(error)
-        # Else a call has raised it in its own thread. The next call begins anew.
-
-
-def _start(function: Callable[..., Awaitable[T]], *args: Any) -> tuple[BlockingPortal, Future[T]]:
-    portal = _get_portal()
-    try:
-        return portal, portal.start_task_soon(function, *args)
-    except RuntimeError:
-        if threading.current_thread() is _thread:
-            raise  # it would wait for itself
-        _discard(portal)  # a call has ended it, by `sys.exit` perhaps
-        portal = _get_portal()
-        return portal, portal.start_task_soon(function, *args)
-
-
-def _discard(portal: BlockingPortal) -> None:
-    global _portal, _thread
-    with _lock:
-        if _portal is portal and _thread is not None:
-            _thread.join(_CLOSE_WAIT)
-            _portal = _thread = None
+        if _background is None:
+            _background = _Background()
+        return _background
 
 
 def _stop() -> None:
-    global _portal, _thread
-    with _lock:
-        portal, thread, _portal, _thread = _portal, _thread, None, None
-    if portal is not None and thread is not None:
+    """A program that ends does not wait for its streams."""
+    global _background
+    stopped, _background = _background, None
+    if stopped is not None:
         with suppress(BaseException):
-            # Cancels what still runs: a program that ends does not wait for its streams.
-            portal.call(portal.stop, True)
-            thread.join(_CLOSE_WAIT)
+            stopped.stop()
 
 
 def _forget() -> None:
     """After a fork the thread is gone, and its sockets are the parent's."""
-    global _portal, _thread, _lock
-    _portal = _thread = None
+    global _background, _lock
+    _background = None
     _lock = threading.Lock()
 
 
@@ -109,111 +109,159 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
+# ---- one task in it ------------------------------------------------------------------------------
+
+
+class _End:
+    """The last answer of a job: it is over, with a value or an error."""
+
+    def __init__(self, value: Any = None, error: BaseException | None = None) -> None:
+        self.value = value
+        self.error = error
+
+
+class _Job:
+    """A task on the background loop. `answers` has what it hands over and, whatever becomes of it,
+    one `_End`."""
+
+    def __init__(self, function: Callable[[], Awaitable[Any]]) -> None:
+        self.answers: SimpleQueue[Any] = SimpleQueue()
+        self._function = function
+        self._background: _Background | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._process = os.getpid()
+
+    def start(self) -> None:
+        background = _get_background()
+        if threading.current_thread() is background.thread:
+            raise RuntimeError(
+                "a sync method was called on the event loop that serves the sync methods: it would "
+                "wait for itself; await the async method, or call it in a thread of its own"
+            )
+        self._background = background
+        background.loop.call_soon_threadsafe(self._begin)
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Run `callback` on the loop, after all that was asked of it before."""
+        if self._background is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._background.loop.call_soon_threadsafe(callback)
+
+    def end(self) -> None:
+        """Cancel the task, and wait until it is gone."""
+        if self._background is None or self._process != os.getpid():
+            return
+        if threading.current_thread() is self._background.thread:
+            self._cancel()  # the garbage collector found it there
+            return
+        self.call_soon(self._cancel)
+        last = time.monotonic() + _CLOSE_WAIT
+        with suppress(Empty, KeyboardInterrupt):
+            while not isinstance(self.answers.get(timeout=max(last - time.monotonic(), 0)), _End):
+                pass
+
+    # Callbacks of the loop, which runs them in the order in which they were asked for.
+
+    def _begin(self) -> None:
+        if "sniffio" in sys.modules:  # the calling thread's context may say trio
+            sys.modules["sniffio"].current_async_library_cvar.set("asyncio")
+        self._scope = anyio.CancelScope()
+        assert self._background is not None
+        self._background.group.start_soon(self._run)
+
+    def _cancel(self) -> None:
+        if self._scope is None:
+            self.answers.put(_End())  # it was never begun, and will not be
+        else:
+            self._scope.cancel()
+
+    async def _run(self) -> None:
+        assert self._scope is not None
+        end = _End()
+        try:
+            with self._scope:
+                end = _End(await self._function())
+        except Exception as error:
+            end = _End(error=error)
+        except (KeyboardInterrupt, SystemExit) as error:
+            end = _End(error=error)  # for the caller, not for the loop
+        finally:
+            self.answers.put(end)
+
+
 def run(function: Callable[..., Awaitable[T]], *args: Any) -> T:
-    """Await ``function(*args)`` on the portal's loop and return its result here.
+    """Await ``function(*args)`` on the background loop and return its result here.
 
     An exception in this thread while it waits (Ctrl-C) cancels the call, and is raised on once the
     call is over.
     """
-    over = threading.Event()  # a cancelled future says nothing about when its task has ended
-
-    async def call() -> T:
-        try:
-            return await function(*args)
-        finally:
-            over.set()
-
-    _, future = _start(call)
+    job = _Job(lambda: function(*args))
     try:
-        return future.result()
+        job.start()
+        end = job.answers.get()
     except BaseException:
-        if future.cancel():
-            with suppress(BaseException):
-                over.wait(_CLOSE_WAIT)
+        job.end()
         raise
+    if end.error is not None:
+        raise end.error
+    return end.value  # type: ignore[no-any-return]
+
+
+# ---- many items ----------------------------------------------------------------------------------
 
 
 class _Gate:
     """Lets the reader go on until it is too far ahead of the consumer; then it waits here."""
 
     def __init__(self) -> None:
-        self.portal: BlockingPortal
-        self._lock = threading.Lock()
         self._ahead = 0
-        self._room: anyio.Event | None = None
+        self._room = anyio.Event()
 
     async def enter(self) -> None:
-        """On the loop: one more list is handed over, when there is room."""
-        with self._lock:
-            self._ahead += 1
-            if self._ahead <= _AHEAD:
-                return
-            room = self._room = anyio.Event()
-        await room.wait()
+        """One more list is handed over, when there is room."""
+        self._ahead += 1
+        if self._ahead > _AHEAD:
+            self._room = anyio.Event()
+            await self._room.wait()
 
     def leave(self) -> None:
-        """In the consumer's thread: one list is used up."""
-        with self._lock:
-            self._ahead -= 1
-            room, self._room = self._room, None
-        if room is not None:
-            self.portal.start_task_soon(room.set)
-
-
-class _End:
-    """The last thing in the queue: the stream is over, with or without an error."""
-
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
+        """A callback of the loop: one list is used up."""
+        self._ahead -= 1
+        self._room.set()
 
 
 def iterate(source: Callable[[], AsyncIterator[list[T]]]) -> Iterator[T]:
     """Iterate in this thread over the items of an async iterator of lists.
 
-    `source` is called, and its iterator read and closed, on the portal's loop, in one task.
+    `source` is called, and its iterator read and closed, on the background loop, in one task.
     Leaving early (break, close, an exception, Ctrl-C) cancels that task and waits until the
     stream is closed.
     """
-    lists: queue.SimpleQueue[list[T] | _End] = queue.SimpleQueue()
     gate = _Gate()
-    portal, future = _start(_pump, source, lists, gate)
-    gate.portal = portal
+    job = _Job(lambda: _pump(source, job.answers, gate))
     got: list[T] | _End = []
     try:
-        while not isinstance(got := lists.get(), _End):
-            gate.leave()
+        job.start()
+        while not isinstance(got := job.answers.get(), _End):
+            job.call_soon(gate.leave)
             yield from got
-        if got.error is not None:
-            raise got.error
     finally:
-        if not isinstance(got, _End) and portal is _portal:  # else it was left behind by a fork
-            future.cancel()
-            with suppress(BaseException):
-                while not isinstance(lists.get(timeout=_CLOSE_WAIT), _End):
-                    pass
+        if not isinstance(got, _End):
+            job.end()
+    if got.error is not None:
+        raise got.error
 
 
 async def _pump(
-    source: Callable[[], AsyncIterator[list[Any]]],
-    lists: queue.SimpleQueue[Any],
-    gate: _Gate,
+    source: Callable[[], AsyncIterator[list[Any]]], lists: SimpleQueue[Any], gate: _Gate
 ) -> None:
-    error: BaseException | None = None
-    iterator: Any = None
+    iterator = source()
     try:
-        iterator = source()
         async for items in iterator:
             await gate.enter()
             lists.put(items)
-    except BaseException as raised:
-        error = raised
-        if not isinstance(raised, Exception):
-            raise
     finally:
-        try:
-            close = getattr(iterator, "aclose", None)
-            if close is not None:
-                with anyio.CancelScope(shield=True):
-                    await close()
-        finally:
-            lists.put(_End(error))
+        close = getattr(iterator, "aclose", None)
+        if close is not None:
+            with anyio.CancelScope(shield=True):
+                await close()

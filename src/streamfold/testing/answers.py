@@ -211,13 +211,18 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any] = {}
 
 
+def _no_headers(failure: Failure) -> dict[str, str]:
+    return {}
+
+
 class Dialect(msgspec.Struct, frozen=True):
     """How one vendor's API is spoken: a row of `dialects.DIALECTS`.
 
     `route`: found in the path of a POST that is for this dialect.
     `read(request)`: raises `Rejected`. `whole(prompt, answer)`: the body of an answer that is not
     streamed. `stream(prompt, answer)`: the pieces of one that is.
-    `failure(failure, model, request_id)`: status and body.
+    `failure(failure, model, request_id)`: status and body. `failure_headers(failure)`: what is
+    said of it in headers.
     `request_id`: the name of the header that holds the request id.
     """
 
@@ -227,6 +232,7 @@ class Dialect(msgspec.Struct, frozen=True):
     whole: Callable[[Prompt, Answer], bytes]
     stream: Callable[[Prompt, Answer], list[bytes]]
     failure: Callable[[Failure, str, str], tuple[int, bytes]]
+    failure_headers: Callable[[Failure], dict[str, str]] = _no_headers
     request_id: str = "x-request-id"
     stream_type: str = "text/event-stream; charset=utf-8"
 

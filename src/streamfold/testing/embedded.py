@@ -42,9 +42,11 @@ class EmbeddedProvider(LoopbackServer):
         with EmbeddedProvider() as provider:
             model = init_chat_model("gpt-4.1", base_url=provider.url + "/v1", api_key="any")
 
-    `POST .../chat/completions` (OpenAI; also Azure's deployment paths) and `POST .../messages`
-    (Anthropic), with or without `/v1`: OpenAI clients take `provider.url + "/v1"` as their base
-    URL, Anthropic clients `provider.url`. `POST /api/chat` (Ollama).
+    `POST .../chat/completions` (OpenAI; also Azure's deployment paths), `POST .../responses`
+    (OpenAI) and `POST .../messages` (Anthropic), with or without `/v1`: OpenAI clients take
+    `provider.url + "/v1"` as their base URL, Anthropic clients `provider.url`. `POST /api/chat`
+    (Ollama).
+    `POST /model/.../converse` and `/converse-stream` (Bedrock).
 
     `script`: answers to give out first, one a call, in order: `Answer` values, or strings for
     their text. They are sent as they are: limits and stop words do not apply. Rejected requests
@@ -65,9 +67,11 @@ class EmbeddedProvider(LoopbackServer):
     - Structured output: JSON that fits the schema. JSON mode: fits the first JSON schema that the
       messages contain, else `{"answer": ...}`.
     - Tool results at the end: a text that quotes them.
-    - A web search tool (Anthropic): a search, its result, and a text that cites it.
-    - Reasoning before the answer where `reasoning_effort` (OpenAI; not "none") or `thinking`
-      (Anthropic; enabled or adaptive) asks for it. Log probabilities where asked for (OpenAI).
+    - A web search tool (Anthropic, OpenAI Responses): a search, its result, and a text that
+      cites it.
+    - Reasoning before the answer where `reasoning_effort`, the effort of `reasoning` (OpenAI; not
+      "none") or `thinking` (Anthropic; enabled or adaptive) asks for it, always with its text. Log
+      probabilities where asked for (OpenAI).
     - Usage: tokens of the texts, three more a message and four a request, 85 an image, and five
       characters of tool definitions or arguments are a token. Nothing is ever cached.
     - The token limit cuts reasoning, text and arguments, in this order; stop words cut the text.
@@ -133,6 +137,7 @@ class EmbeddedProvider(LoopbackServer):
     def _failed(self, dialect: Dialect, failure: Failure, model: str, seed: bytes) -> Reply:
         headers = _headers(dialect, seed, "application/json")
         status, body = dialect.failure(failure, model, headers[dialect.request_id])
+        headers |= dialect.failure_headers(failure)
         headers["x-should-retry"] = "true" if failure.kind in _WORTH_A_RETRY else "false"
         wait = failure.retry_after
         if wait is None and failure.kind == "rate_limit":

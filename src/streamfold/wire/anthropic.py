@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final
 
 from ..chunks import AIMessageChunk
 from ..errors import StreamProtocolError
-from ..usage import UsageMetadata, make_usage
+from ..usage import UsageMetadata, make_usage, token_count
 from .anthropic_request import BODY_FIELDS, encode
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, text_or_none
@@ -318,10 +318,11 @@ _CITATION_FIELDS: Final = {
 
 def read_usage(usage: dict[str, Any]) -> UsageMetadata:
     """Anthropic counts cached input apart from `input_tokens`; here the sum includes it."""
-    read = usage.get("cache_read_input_tokens")
-    created = usage.get("cache_creation_input_tokens")
-    details = usage.get("output_tokens_details") or {}
-    into = (usage.get("input_tokens") or 0) + (read or 0) + (created or 0)
+    read = token_count(usage.get("cache_read_input_tokens"))
+    created = token_count(usage.get("cache_creation_input_tokens"))
+    details = usage.get("output_tokens_details")
+    details = details if isinstance(details, dict) else {}
+    into = (token_count(usage.get("input_tokens")) or 0) + (read or 0) + (created or 0)
     return make_usage(
         into,
         usage.get("output_tokens"),

@@ -84,7 +84,7 @@ class Decoder(BaseDecoder):
     def _frame(self, frame: Frame, chunks: list[AIMessageChunk]) -> None:
         kind, colon, name = (frame.event or "").partition(":")
         if colon and kind in ("exception", "error"):
-            self.fail(self._exception(name, frame.data))
+            self.fail(self._exception(name, _read_json(frame.data)))
             return
         super()._frame(frame, chunks)
         if self.done:
@@ -102,7 +102,8 @@ class Decoder(BaseDecoder):
         message = output.get("message") if isinstance(output, dict) else None
         if not isinstance(message, dict):
             if "__type" in payload or "message" in payload:
-                self.fail(self.provider_failure({"type": payload.get("__type"), **payload}))
+                name = str(payload.get("__type") or "").rpartition("#")[2]
+                self.fail(self._exception(name, payload))
             return
         self.start(None, None)
         for index, block in enumerate(_dicts(message.get("content"))):
@@ -148,10 +149,9 @@ class Decoder(BaseDecoder):
     def _unknown(self, event: str | None, payload: Any) -> None:
         self.metadata({"unknown_events": [{str(event): payload}]}, visible=False)
 
-    def _exception(self, name: str, data: bytes) -> ProviderError:
+    def _exception(self, name: str, payload: Any) -> ProviderError:
         """The error that an exception event stands for."""
-        payload = _read_json(data) or name
-        text, _, code = error_fields(payload)
+        text, _, code = error_fields(payload or name)
         status = EXCEPTIONS.get(name.lower(), 500)
         original = _at(payload, "originalStatusCode")
         if status == 500 and _is_count(original) and 400 <= original < 600:

@@ -10,7 +10,9 @@ are fed, chunks come out, and a failure is a value in `error`, after which nothi
 from __future__ import annotations
 
 import json
+import math
 import uuid
+from collections.abc import Callable
 from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
@@ -29,6 +31,7 @@ from ..deltas import (
     TextDelta,
     ToolCallDelta,
     UsageReport,
+    join_text,
 )
 from ..errors import (
     ProviderError,
@@ -53,7 +56,7 @@ __all__ = ["Decoder", "Dialect", "Framer", "args_text", "error_fields", "text_or
 class Framer(Protocol):
     """Bytes to whole blocks, blocks apart, a block to its frame: `SSEFramer` and its like."""
 
-    separator: bytes
+    separator: ClassVar[bytes]
     error: StreamfoldError | None
 
     def complete(self, data: bytes) -> bytes: ...
@@ -75,6 +78,7 @@ class Dialect(Protocol):
 
 _loads = msgspec.json.Decoder().decode
 _MAX_LESSONS: Final = 16  # a stream in which no two payloads are alike is not studied for ever
+_TIGHT: Final = (",", ":")
 _HIGH: Final = ("\ud800", "\udbff")
 
 
@@ -121,6 +125,7 @@ class Decoder:
         self._books = {"tool_call": CallBook(), "server_tool_call": CallBook()}
         self._arg_sizes: dict[int, int] = {}
         self._half: dict[tuple[str, int], str] = {}
+        self._untidy = False  # JSON came that may hold what JSON in UTF-8 cannot
         self._template: Template | None = None
         self._lessons = 0  # templates learnt since one was last of use
 
@@ -131,12 +136,12 @@ class Decoder:
         if self.error is not None or self.done:
             return []
         self._received += len(data)
-        if self._received > self.limits.message_bytes:
-            self.error = self._too_large()
-            return []
+        excess = self._received - self.limits.message_bytes
+        if excess > 0:
+            data = data[:-excess]
         chunks = self._take(self._framer.complete(data))
         if self.error is None and not self.done:
-            self.error = self._framer.error
+            self.error = self._framer.error or (self._too_large() if excess > 0 else None)
         return chunks
 
     def close(self) -> list[AIMessageChunk]:
@@ -145,7 +150,7 @@ class Decoder:
             return []
         self._closed = True
         chunks = self._take(self._framer.close())
-        if self.error is None:
+        if self.error is None and not self.done:
             self.error = self._framer.error
         if self.error is None and not (self.done or self.finished):
             self.error = StreamInterruptedError(
@@ -153,7 +158,7 @@ class Decoder:
                 "the answer is cut off"
             )
         if self.error is None:
-            self._finish_up()
+            self._safely(self._finish_up)
             chunks.extend(self._flush())
         return chunks
 
@@ -168,11 +173,11 @@ class Decoder:
         if not isinstance(payload, dict):
             self.error = StreamProtocolError(f"the answer is not a JSON object: {_excerpt(body)}")
             return []
-        self._whole(payload)
+        self._safely(self._whole, payload)
         if self.error is None and not (self.finished or self._blocks):
             self.error = StreamProtocolError(f"the answer has no message: {_excerpt(body)}")
         if self.error is None:
-            self._finish_up()
+            self._safely(self._finish_up)
         return self._flush()
 
     def _too_large(self) -> SizeLimitError:
@@ -224,8 +229,17 @@ class Decoder:
         """One frame by the complete way: parse it to plain data and let the dialect look at it."""
         payload = self._payload(frame.data)
         if self.error is None:
-            self._event(frame.event, payload)
+            self._safely(self._event, frame.event, payload)
         self._emit(chunks)
+
+    def _safely(self, reader: Callable[..., None], *args: Any) -> None:
+        """Let `reader` look at parsed data. Dialects look before they leap where vendors are known
+        to differ; any other value of a type that no vendor sends is an error of the answer."""
+        try:
+            reader(*args)
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
+            what = f"{type(error).__name__}: {error}"
+            self.fail(StreamProtocolError(f"the answer has a value of an unknown shape ({what})"))
 
     def _event(self, event: str | None, payload: Any) -> None:
         """Take one parsed event of a stream."""
@@ -287,6 +301,8 @@ class Decoder:
         extras: dict[str, Any] | None = None,
     ) -> None:
         """A piece of a tool call, as the wire has it; the book decides which call it belongs to."""
+        if not (id or name or args or extras):
+            return  # an empty piece opens nothing
         book = self._books[kind]
         call = book.find(id, index, name)
         if call is None:
@@ -307,7 +323,7 @@ class Decoder:
 
     def block_data(self, kind: str, data: dict[str, Any], key: Any = None) -> None:
         """What only this provider says about the block `key`: it joins the block's extras."""
-        self._add(ProviderData(data, self._number(kind, key, quiet=True), kind))
+        self._add(ProviderData(data, self._number(kind, key), kind))
 
     def metadata(self, data: dict[str, Any], *, visible: bool = True) -> None:
         """Fields of `response_metadata`. Not `visible`: they wait for the next content."""
@@ -342,7 +358,7 @@ class Decoder:
         self._pending.clear()
         if metadata:
             self._add(ProviderData(metadata))
-        self._add(MessageEnd(reason))
+        self._add(MessageEnd(text_or_none(reason)))
         for book in self._books.values():
             book.end_message()
         self.finished = True
@@ -371,6 +387,8 @@ class Decoder:
             self._pending.extend(events)
             return
         self._visible = False
+        if self._untidy:
+            events = [_storable_event(event) for event in events]
         first = events[0]
         if len(events) == 1 and isinstance(first, TextDelta):
             chunks.append(TextChunk("", first.text, first.index))
@@ -382,6 +400,8 @@ class Decoder:
         self._pending.clear()
         events, self._events = self._events, []
         self._visible = False
+        if self._untidy:
+            events = [_storable_event(event) for event in events]
         return [fold_events(events)] if events else []
 
     def _number(self, kind: str, key: Any, *, quiet: bool = False) -> int:
@@ -417,12 +437,13 @@ class Decoder:
 
     def _made_up_id(self, kind: str, number: int) -> str:
         """An id for a call that came without one: unique, the same however the bytes were cut."""
-        seed = self._id or self._seed
+        seed = join_text([self._id or self._seed])
         prefix = "call" if kind == "tool_call" else "srv"
         return f"{prefix}_{uuid.uuid5(uuid.NAMESPACE_OID, f'{seed}/{number}').hex[:24]}"
 
     def _count_args(self, call: Call, args: str) -> None:
-        size = self._arg_sizes.get(call.number, 0) + len(args)
+        new = len(args) if args.isascii() else len(args.encode())
+        size = self._arg_sizes.get(call.number, 0) + new
         self._arg_sizes[call.number] = size
         if size > self.limits.tool_args_bytes:
             self.fail(
@@ -477,6 +498,7 @@ class Decoder:
         except UnicodeDecodeError as bad:
             self.fail(StreamProtocolError(f"the answer is not UTF-8: {bad}"))
             return None
+        self._untidy = True
         try:
             return json.loads(text, strict=False)
         except (ValueError, RecursionError):
@@ -485,7 +507,7 @@ class Decoder:
 
     def provider_failure(self, error: Any, status: int = 200, **fields: Any) -> ProviderError:
         """The error that the payload of an in-band error stands for."""
-        message, type, code = error_fields(error)
+        message, type, code = error_fields(_storable(error))
         return provider_error(
             message,
             status=status,
@@ -495,6 +517,22 @@ class Decoder:
             retry_after=status_pause(error),
             **fields,
         )
+
+
+def _storable_event(event: ChunkEvent) -> ChunkEvent:
+    fields = {name: _storable(getattr(event, name)) for name in event.__struct_fields__}
+    return msgspec.structs.replace(event, **fields)
+
+
+def _storable(value: Any) -> Any:
+    """`value` without half surrogates, NaN and infinities, in keys and values of any depth."""
+    if isinstance(value, str):
+        return join_text([value])
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {_storable(key): _storable(inner) for key, inner in value.items()}
+    return [_storable(inner) for inner in value] if isinstance(value, list) else value
 
 
 def error_fields(error: Any) -> tuple[str, str | None, str | None]:
@@ -535,4 +573,7 @@ def args_text(args: Any) -> str:
     """Tool arguments as JSON text: a few vendors send an object where a string is due."""
     if args is None:
         return ""
-    return args if isinstance(args, str) else msgspec.json.encode(args).decode()
+    # Not msgspec: it would write null for NaN, and the call would seem to be valid.
+    return (
+        args if isinstance(args, str) else json.dumps(args, ensure_ascii=False, separators=_TIGHT)
+    )

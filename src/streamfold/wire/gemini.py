@@ -134,13 +134,14 @@ class Decoder(BaseDecoder):
 
     def _framed(self, head: bytes) -> bytes:
         """The first byte tells the framing: an array, else SSE. Nothing until it is there."""
-        if _BOM.startswith(head) or not (start := head.removeprefix(_BOM).lstrip()):
-            self._head = head if _BOM.startswith(head) else b""
+        start = head.removeprefix(_BOM).lstrip()
+        if not start or _BOM.startswith(head):
+            # Of blanks, one is kept: what follows them is no byte-order mark.
+            self._head = head if _BOM.startswith(head[:3]) else b" "
             return b""
         self._head = None
-        if not start.startswith(b"["):
-            return head
-        self._framer = JSONArrayFramer(self.limits.event_bytes)
+        if start.startswith(b"["):
+            self._framer = JSONArrayFramer(self.limits.event_bytes)
         return start
 
     def _take(self, complete: bytes) -> list[AIMessageChunk]:
@@ -157,7 +158,9 @@ class Decoder(BaseDecoder):
     def _event(self, event: str | None, payload: Any) -> None:
         if not isinstance(payload, dict):
             return  # null, a number: it says nothing
-        self.start(text_or_none(payload.get("responseId")), text_or_none(payload.get("modelVersion")))
+        self.start(
+            text_or_none(payload.get("responseId")), text_or_none(payload.get("modelVersion"))
+        )
         self._report({key: value for key, value in payload.items() if key not in _READ_FIELDS})
         error = payload.get("error")
         candidates = payload.get("candidates")
@@ -234,6 +237,7 @@ class Decoder(BaseDecoder):
 
     def _feedback(self, feedback: Any) -> None:
         """A prompt that is blocked before anything was said is an error, else the end of it."""
+        feedback = self._tidy(feedback)
         self._report({"promptFeedback": feedback})
         reason = feedback.get("blockReason") if isinstance(feedback, dict) else None
         if not reason:
@@ -439,7 +443,7 @@ class Decoder(BaseDecoder):
         grounding, taken, pages = (sources.get(field, {}) for field in _SOURCE_FIELDS)
         if grounding or taken:
             for number, citation in cite(grounding, taken, self._texts()):
-                self._add(Annotation(citation, number))
+                self._add(Annotation(self._tidy(citation), number))
         queries = [
             query
             for field in ("webSearchQueries", "imageSearchQueries")

@@ -31,6 +31,7 @@ from .request import ChatRequest, HTTPRequest
 
 __all__ = ["BODY_FIELDS", "encode"]
 
+
 def encode(request: ChatRequest) -> HTTPRequest:
     """The request for ``POST /models/{model}:generateContent``, or `streamGenerateContent`.
 
@@ -160,7 +161,7 @@ class _Extra(msgspec.Struct):
 
 
 def _logprobs(value: Any) -> dict[str, Any]:
-    """OpenAI's users say True, or how many there shall be of each; Gemini has a field for either."""
+    """OpenAI's users say True, or how many of each there shall be; here, these are two fields."""
     if isinstance(value, bool):
         return {"responseLogprobs": value}
     return {"responseLogprobs": True, "logprobs": value} if value else {}

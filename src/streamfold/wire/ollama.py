@@ -76,6 +76,7 @@ class Decoder(BaseDecoder):
     """The state of one chat answer."""
 
     framer_type: ClassVar[type[Any]] = NDJSONFramer
+    text_path = ("message", "content")
     provider: ClassVar[str] = "ollama"
     stream_types: ClassVar[tuple[str, ...]] = ("ndjson", "jsonl")
 
@@ -97,11 +98,13 @@ class Decoder(BaseDecoder):
         chunks = self._texts(complete) if complete else None
         return super()._take(complete) if chunks is None else chunks
 
+    def _learn(self, block: bytes, chunk: AIMessageChunk) -> None:
+        """No template: no two lines are alike, for each has its time."""
+
     def _texts(self, complete: bytes) -> list[AIMessageChunk] | None:
-        """The short way: no two lines are alike, for each has its time, so they are not matched
-        with a template but read by a typed decoder. A read with anything that it does not know,
-        or that must be reported, goes the complete way."""
-        index = self._open.get(("text", None))
+        """The short way of this dialect: a typed decoder. A read with anything that it does not
+        know, or that must be reported, goes the complete way."""
+        index = self._open.get(("text", None)) if self.text_path else None
         if index is None or self._half or self._pending or len(complete) > self.limits.event_bytes:
             return None
         chunks: list[AIMessageChunk] = []

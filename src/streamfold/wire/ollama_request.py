@@ -284,7 +284,8 @@ def _block(block: Block, turn: Turn, parts: _Parts) -> None:
     if reader is not None:
         reader(block, turn, parts)
     elif kind in KNOWN_BLOCK_TYPES:
-        turn.dropped.note(f"{kind} block in a {turn.message.role} message")
+        whose = "an assistant" if isinstance(turn.message, AIMessage) else f"a {turn.message.role}"
+        turn.dropped.note(f"{kind} block in {whose} message")
     else:
         unknown_part(block, DIALECT, ())
 

@@ -110,7 +110,9 @@ class Decoder(BaseDecoder):
         # Perplexity has both: in a stream the delta counts, in a body the message.
         first, second = ("message", "delta") if self._is_whole else ("delta", "message")
         delta = choice.get(first, choice.get(second))
-        for key, value in delta.items() if isinstance(delta, dict) else ():
+        # Reasoning first, as in a stream, whatever the order in the object is.
+        fields = delta.items() if isinstance(delta, dict) else ()
+        for key, value in sorted(fields, key=_after_reasoning):
             if value is not None:
                 reader = _FIELDS.get(key)
                 if reader is not None:
@@ -269,6 +271,10 @@ class Decoder(BaseDecoder):
             self._seen["usage"] = usage
             self.usage(read_usage(usage))
             self.metadata({"usage": usage})
+
+
+def _after_reasoning(field: tuple[str, Any]) -> bool:
+    return not field[0].startswith("reasoning")
 
 
 def _is_first(choice: dict[str, Any]) -> bool:

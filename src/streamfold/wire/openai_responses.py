@@ -171,6 +171,7 @@ class Decoder(CallDecoder):
                 )
             )
             return
+        kind = _OVERLOADED.get(code or "", kind)
         if code in _BLOCKED or (code or "").startswith(_INVALID):
             kind = kind or "invalid_request_error"
         self.fail(
@@ -396,7 +397,15 @@ _BLOCKED: Final = frozenset(
     {"content_filter", "content_policy_violation", "image_content_policy_violation"}
     | {"bio_policy", "cyber_policy", "misalignment_policy_violation"}
 )
-_INVALID: Final = ("invalid_", "image_", "unsupported_", "empty_image", "failed_to_download")
+_INVALID: Final = (
+    "context_length_exceeded",
+    "empty_image",
+    "failed_to_download",
+    "image_",
+    "invalid_",
+    "unsupported_",
+)
+_OVERLOADED: Final = dict.fromkeys(("server_is_overloaded", "slow_down"), "overloaded_error")
 
 Handler = Callable[[Decoder, dict[str, Any]], None]
 

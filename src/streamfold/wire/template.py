@@ -97,7 +97,7 @@ class Template:
                 return None
         try:
             return _strings(b'["' + b'","'.join(raw) + b'"]')
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return None
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from streamfold.testing.answers import Dialect
-from streamfold.testing.dialects import anthropic, ollama, openai_chat
+from streamfold.testing.dialects import anthropic, bedrock, ollama, openai_chat, openai_responses
 
 __all__ = ["DIALECTS"]
 
 DIALECTS: tuple[Dialect, ...] = (
     openai_chat.DIALECT,
+    openai_responses.DIALECT,
     anthropic.DIALECT,
+    bedrock.DIALECT,
     ollama.DIALECT,
 )

@@ -25,12 +25,12 @@ from streamfold.testing.answers import (
 from streamfold.testing.prose import pieces, tokens
 from streamfold.testing.server import Request
 
-__all__ = ["DIALECT"]
+__all__ = ["DATED", "DIALECT"]
 
 _ROUTE = re.compile(r"(?:/deployments/(?P<deployment>[^/]+))?/chat/completions$")
 
 # The API answers with the dated name of a model that was asked for by its alias.
-_DATED = {
+DATED = {
     "gpt-4.1": "gpt-4.1-2025-04-14",
     "gpt-4.1-mini": "gpt-4.1-mini-2025-04-14",
     "gpt-4o": "gpt-4o-2024-08-06",
@@ -219,7 +219,7 @@ def _head(prompt: Prompt, kind: str) -> dict[str, Any]:
         "id": "chatcmpl-" + ident(prompt.seed, "message", 29),
         "object": kind,
         "created": 1_750_000_000 + number(prompt.seed, "created", 10_000_000),
-        "model": _DATED.get(prompt.model, prompt.model),
+        "model": DATED.get(prompt.model, prompt.model),
     }
 
 
