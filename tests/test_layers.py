@@ -47,7 +47,7 @@ ZONES: dict[str, tuple[str, ...]] = {
         "resilience",
     ),
     "models": ("vendors", "addresses", "chat_models", "tools", "structured", "schema"),
-    "edges": ("testing", "integrations", "cli", "__main__"),
+    "edges": ("testing", "integrations", "terminal", "demo", "cli", "__main__"),
     "names": ("__init__",),  # the package itself: it names everything, lazily
 }
 RANK = {zone: rank for rank, zone in enumerate(ZONES)}

@@ -313,7 +313,7 @@ def test_an_args_schema_of_another_kind_is_refused() -> None:
         ({"city": "Oslo", "country": "no"}, "no argument 'country'"),
         ({"city": 5}, "argument 'city'"),
         ({"city": "Oslo", "days": "three"}, "argument 'days'"),
-        ({"city": "Oslo", "days": None}, "argument 'days'"),
+        ({"city": None}, "argument 'city'"),
         ({"city": "Oslo", "days": float("nan")}, "argument 'days'"),
         ({"city": ["Oslo"]}, "argument 'city'"),
     ],

@@ -185,7 +185,8 @@ def _azure_key(row: Vendor, params: Mapping[str, Any]) -> tuple[str, Key]:
             raise ConfigurationError(
                 f"azure_ad_token_provider is {type(provider).__name__}: expected a callable"
             )
-        return "bearer", provider
+        given: Any = provider
+        return "bearer", given
     if params.get("azure_ad_token") is not None:
         return "bearer", params["azure_ad_token"]
     key = _key(row, params, needed=False)

@@ -174,9 +174,18 @@ class UsageMetadataCallbackHandler(BaseCallbackHandler):
         with self._lock:
             return dict(self._cost)
 
-    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        for generation in (g for answers in response.generations for g in answers):
-            self._add(generation.message)
+    def on_llm_end(self, response: LLMResult | None, **kwargs: Any) -> None:
+        for answers in response.generations if response is not None else ():
+            for generation in answers:
+                self._add(generation.message)
+
+    def on_llm_error(
+        self, error: BaseException, *, response: LLMResult | None = None, **kwargs: Any
+    ) -> None:
+        self.on_llm_end(response)  # what the provider has counted so far, it bills
+
+    def on_llm_cancel(self, *, response: LLMResult | None = None, **kwargs: Any) -> None:
+        self.on_llm_end(response)
 
     def _add(self, message: AIMessage) -> None:
         name, usage = message.response_metadata.get("model_name"), message.usage_metadata

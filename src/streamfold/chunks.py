@@ -275,7 +275,7 @@ class _NoPostInit:
 class TextChunk(AIMessageChunk, frozen=True, gc=False, tag="AIMessageChunk"):
     """One piece of text, in plain fields: what nearly all chunks of a stream are."""
 
-    text: str = ""
+    text: str = ""  # pyright: ignore[reportIncompatibleMethodOverride]
     index: int | None = None
 
     __post_init__ = _NoPostInit()  # type: ignore[misc]

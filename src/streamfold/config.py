@@ -88,11 +88,12 @@ def config_for_each(
     config: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, count: int
 ) -> list[RunnableConfig]:
     """One config per input of a batch: a list must have as many as there are inputs."""
-    if isinstance(config, Sequence) and not isinstance(config, str):
+    if isinstance(config, Sequence):
         if len(config) != count:
             raise ConfigurationError(
                 f"config is a list of {len(config)} for {count} inputs: expected one for each"
             )
         return [checked_config(item) for item in config]
     one = checked_config(config)
-    return [one.copy() for _ in range(count)]
+    others = {key: value for key, value in one.items() if key != "run_id"}  # an id is one run's
+    return [one if index == 0 else others.copy() for index in range(count)]  # type: ignore[misc]

@@ -67,14 +67,16 @@ class EventSink(BaseCallbackHandler):
         self._put = put
         self._parents: dict[Any, list[str]] = {}
 
-    def _send(self, kind: str, what: str, data: dict[str, Any], run: dict[str, Any]) -> Any:
-        id, name, tags = run["run_id"], run["name"], run["tags"]
-        parents = self._parents.get(id)
+    def _above(self, run: dict[str, Any]) -> list[str]:
+        parents = self._parents.get(run["run_id"])
         if parents is None:
             above = run["parent_run_id"]
-            known = self._parents.get(above)
-            parents = [] if above is None else [*(known or []), str(above)]
-            self._parents[id] = parents
+            parents = [] if above is None else [*self._parents.get(above, ()), str(above)]
+        return parents
+
+    def _send(self, kind: str, what: str, data: dict[str, Any], run: dict[str, Any]) -> Any:
+        id, name, tags = run["run_id"], run["name"], run["tags"]
+        parents = self._parents[id] = self._above(run)
         if what in ("end", "error", "cancel"):
             self._parents.pop(id, None)
         if not self._shown.shows(kind, name, tags):
@@ -150,7 +152,7 @@ class EventSink(BaseCallbackHandler):
                 "event": event,
                 "name": run["name"],
                 "run_id": str(run["run_id"]),
-                "parent_ids": self._parents.get(run["run_id"], []),
+                "parent_ids": self._above(run),
                 "tags": run["tags"],
                 "metadata": run["metadata"],
                 "data": data,
@@ -179,6 +181,7 @@ class _Buffer:
         self._news = anyio.Event()
         self._room = anyio.Event()
         self.over = False
+        self._left = False  # nobody takes any more
 
     def put(self, event: dict[str, Any]) -> Awaitable[None] | None:
         self._events.append(event)
@@ -189,9 +192,14 @@ class _Buffer:
         return None
 
     async def _wait(self) -> None:
-        while len(self._events) > _AHEAD:
+        while len(self._events) > _AHEAD and not self._left:
             self._room = anyio.Event()
             await self._room.wait()
+
+    def leave(self) -> None:
+        """The consumer is gone: what is put from now on waits for nobody."""
+        self._left = True
+        self._room.set()
 
     def end(self) -> None:
         self.over = True
@@ -240,6 +248,7 @@ async def task_events(
             for event in events:
                 yield event
     finally:
+        buffer.leave()
         scope.cancel()
         with anyio.CancelScope(shield=True):
             await gone.wait()

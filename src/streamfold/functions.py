@@ -14,7 +14,7 @@ import anyio.to_thread
 from .config import merge_configs
 from .errors import ConfigurationError
 from .runnables import Runnable
-from .runs import Run, begin, inside
+from .runs import Run, begin, inherited, inside
 
 __all__ = ["RunnableFunction", "runnable"]
 
@@ -78,7 +78,7 @@ class RunnableFunction(Runnable):
         run = begin("chain", self.name, merge_configs(self._config, config), counts=True)
         assert run is not None  # a run that counts is always there
         if self._takes_config:
-            kwargs = {**kwargs, "config": run.config}
+            kwargs = {**kwargs, "config": inherited(run)}
         return lambda: _traced(run, input, self._items(run, input, kwargs))
 
     async def _items(

@@ -179,14 +179,17 @@ def trim_messages(
         raise ConfigurationError(f"strategy is {strategy!r}: expected 'first' or 'last'")
     if strategy == "first" and (start_on is not None or include_system):
         raise ConfigurationError("start_on and include_system go with strategy='last' only")
-    count = count_tokens_approximately if token_counter == "approximate" else token_counter
+    count: Any = token_counter
+    if token_counter == "approximate":
+        count = count_tokens_approximately
     if not callable(count):
         raise ConfigurationError(
             f"token_counter is {token_counter!r:.60}: expected a function or 'approximate'"
         )
     listed = coerce_messages(list(messages), orphan_results=True)
     split = text_splitter or (lambda text: text.splitlines(keepends=True))
-    trimmer = _Trimmer(count, max_tokens, split if allow_partial else None)
+    counter: Counter = count
+    trimmer = _Trimmer(counter, max_tokens, split if allow_partial else None)
     if strategy == "first":
         return trimmer.first(listed, end_on)
     return trimmer.last(listed, start_on, end_on, include_system)

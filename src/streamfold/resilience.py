@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 
 from .chunks import fold_events
+from .config import merge_configs
 from .deltas import Restart
 from .errors import ConfigurationError
 from .net.retry import backoff
@@ -49,6 +50,7 @@ class RunnableRetry(Runnable):
                 f"stop_after_attempt is {stop_after_attempt!r}: expected an int of 1 or more"
             )
         self.bound = bound
+        self._config = bound._config
         self._types = _exceptions(retry_if_exception_type)
         self._wait = wait_exponential_jitter
         self._attempts = stop_after_attempt
@@ -94,14 +96,15 @@ class RunnableRetry(Runnable):
         if attempt + 1 >= self._attempts:
             raise error
         pause = backoff(attempt) if self._wait else 0.0
-        run = begin("retry", type(self.bound).__name__, config)
+        merged = merge_configs(self._config, config)
+        run = begin("retry", type(self.bound).__name__, merged)
         if run is not None:
             state = {"attempt": attempt + 1, "error": error, "pause": pause}
             await run.tell("on_retry", state)
         await anyio.sleep(pause)
 
     def __getattr__(self, name: str) -> Any:
-        return _mapped(self, name, lambda bound: self._copy(bound[0]), (self.bound,))
+        return _mapped(self, name, lambda bound: self._copy(bound[0]), lambda: (self.bound,))
 
     def _copy(self, bound: Any) -> RunnableRetry:
         return RunnableRetry(
@@ -129,6 +132,7 @@ class RunnableWithFallbacks(Runnable):
         if len(runnables) < 2:
             raise ConfigurationError("fallbacks is empty: expected at least one runnable")
         self.runnables = tuple(runnables)
+        self._config = self.runnables[0]._config
         self._types = _exceptions(exceptions_to_handle)
         self._restart = restart_streams
 
@@ -178,7 +182,7 @@ class RunnableWithFallbacks(Runnable):
             lambda bound: RunnableWithFallbacks(
                 bound, exceptions_to_handle=self._types, restart_streams=self._restart
             ),
-            self.runnables,
+            lambda: self.runnables,
         )
 
     async def aclose(self) -> None:
@@ -190,11 +194,13 @@ class RunnableWithFallbacks(Runnable):
 _MAKERS = ("bind", "bind_tools", "with_config", "with_structured_output", "model_copy")
 
 
-def _mapped(owner: Any, name: str, make: Callable[[Any], Any], parts: tuple[Any, ...]) -> Any:
+def _mapped(
+    owner: Any, name: str, make: Callable[[Any], Any], parts: Callable[[], tuple[Any, ...]]
+) -> Any:
     if name not in _MAKERS:
         raise AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}")
 
     def on_each(*args: Any, **kwargs: Any) -> Any:
-        return make([getattr(part, name)(*args, **kwargs) for part in parts])
+        return make([getattr(part, name)(*args, **kwargs) for part in parts()])
 
     return on_each

@@ -266,13 +266,15 @@ class ChunkStream:
     than it must; the object itself adds `aclose` and ``async with``.
 
     The generator then belongs to the ``async for`` alone: leaving the loop drops and so closes it,
-    even where the stream is kept in a variable. A loop that was left cannot be taken up again.
+    even where the stream is kept in a variable. Inside ``async with`` it stays open to the end of
+    the block, and another loop goes on where the last one was left.
     """
 
     def __init__(self, start: Callable[[], AsyncGenerator[list[AIMessageChunk], None]]) -> None:
         self._ended: list[bool] = []
         self._chunks: AsyncGenerator[AIMessageChunk, None] | None = _flat(start, self._ended)
         self._handed_out = weakref.ref(self._chunks)
+        self._entered: AsyncGenerator[AIMessageChunk, None] | None = None
 
     def __aiter__(self) -> AsyncGenerator[AIMessageChunk, None]:
         chunks, self._chunks = self._live(), None
@@ -293,17 +295,19 @@ class ChunkStream:
         self._ended.append(True)
 
     async def __aenter__(self) -> ChunkStream:
+        self._entered = self._live()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
+        self._entered = None
 
 
 async def _nothing_more(ended: list[bool]) -> AsyncGenerator[AIMessageChunk, None]:
     if not ended:
         raise StreamInterruptedError(
-            "this stream was left in the middle and is closed: call the model again, or use "
-            "astream_message(), whose loops can be left and taken up again"
+            "this stream was left in the middle and is closed: to leave a loop and go on in "
+            "another, use `async with` on the stream"
         )
     return
     yield

@@ -19,7 +19,7 @@ from .config import RunnableConfig, merge_configs
 from .errors import RecursionLimitError, StreamfoldError
 from .messages import AIMessage
 
-__all__ = ["Run", "begin", "current_run", "watched"]
+__all__ = ["Run", "begin", "current_run", "inherited", "inside", "watched"]
 
 DEFAULT_DEPTH: Final = 25
 
@@ -78,8 +78,7 @@ def begin(
     None if nobody listens, unless it `counts`: runnables are counted for `recursion_limit`.
     """
     parent = _current.get()
-    inherited = _inherited(parent)
-    merged = merge_configs(inherited, config)
+    merged = merge_configs(inherited(parent), config)
     run = Run(kind, name, merged, parent)
     if counts:
         limit = merged.get("recursion_limit", DEFAULT_DEPTH)
@@ -92,7 +91,8 @@ def begin(
     return run if run.handlers else None
 
 
-def _inherited(parent: Run | None) -> RunnableConfig:
+def inherited(parent: Run | None) -> RunnableConfig:
+    """What runs nested in `parent` take over from its configuration."""
     if parent is None:
         return {}
     kept = ("tags", "metadata", "callbacks", "configurable", "recursion_limit", "max_concurrency")

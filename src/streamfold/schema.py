@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
+import math
 import re
 import types
 import typing
@@ -21,6 +22,7 @@ import msgspec
 from .errors import ConfigurationError
 
 __all__ = [
+    "check",
     "convert",
     "describe",
     "function_schema",
@@ -66,6 +68,8 @@ def schema_of(type_: Any) -> JSONSchema:
     schema = builder.read(type_)
     if is_object_type(type_) and not is_pydantic(type_):
         schema = {**builder.inlined(type_)}
+    elif "$ref" in schema:  # a pydantic model that holds itself: the outermost has to be an object
+        schema = {**builder.defs[schema.pop("$ref").rpartition("/")[2]], **schema}
     if builder.defs:
         schema = {**schema, "$defs": builder.defs}
     return schema
@@ -73,7 +77,7 @@ def schema_of(type_: Any) -> JSONSchema:
 
 def describe(type_: Any) -> str:
     """The docstring that its author gave a class; none that a library made up."""
-    doc = getattr(type_, "__doc__", None) or ""
+    doc = (getattr(type_, "__doc__", None) or "") if isinstance(type_, type) else ""
     if dataclasses.is_dataclass(type_) and doc.startswith(f"{getattr(type_, '__name__', '')}("):
         return ""
     return inspect.cleandoc(doc) if doc not in (dict.__doc__, msgspec.Struct.__doc__) else ""
@@ -93,6 +97,8 @@ class _Builder:
         reader = _READERS.get(origin) if origin is not None else None
         if reader is not None:
             return reader(self, type_, where)
+        if origin is not None and is_object_type(origin):  # a generic class with its parameters
+            return self._hoisted(_leaf(type_, where))
         if type_ is Any or type_ is inspect.Parameter.empty:
             return {}
         if isinstance(type_, type) and issubclass(type_, enum.Enum):
@@ -110,8 +116,10 @@ class _Builder:
     def _annotated(self, type_: Any, where: str) -> JSONSchema:
         base, *notes = get_args(type_)
         meta = [note for note in notes if isinstance(note, msgspec.Meta)]
-        if meta and not is_object_type(base):
-            schema = dict(msgspec.json.schema(typing.Annotated[(base, *meta)]))
+        if any(map(_is_pydantic_note, notes)):
+            schema = self._hoisted(_adapter(type_).json_schema())
+        elif meta and not is_object_type(base):
+            schema = self._hoisted(msgspec.json.schema(typing.Annotated[(base, *meta)]))
         else:
             schema = self.read(base, where)
         for note in notes:
@@ -120,11 +128,14 @@ class _Builder:
                 schema = {**schema, "description": text}
         return schema
 
+    def _hoisted(self, schema: JSONSchema) -> JSONSchema:
+        """`schema` without the classes that it defines: they join ours."""
+        self.defs.update(schema.get("$defs", {}))
+        return {key: value for key, value in schema.items() if key != "$defs"}
+
     def _reference(self, type_: Any) -> JSONSchema:
         if is_pydantic(type_):
-            schema = dict(type_.model_json_schema())
-            self.defs.update(schema.pop("$defs", {}))
-            return schema
+            return self._hoisted(type_.model_json_schema())
         name = self._names.get(type_)
         if name is None:
             name = type_.__name__
@@ -217,27 +228,40 @@ def _leaf(type_: Any, where: str) -> JSONSchema:
         ) from None
 
 
+_KINDS: Final[dict[type, str]] = {
+    str: "string",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    type(None): "null",
+}
+
+
 def _of_values(values: list[Any]) -> JSONSchema:
-    kinds = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
-    found = {kinds.get(type(value)) for value in values}
-    if len(found) == 1 and None not in found:
-        return {"type": found.pop(), "enum": values}
-    return {"enum": values}
+    found = list(dict.fromkeys(_KINDS.get(type(value)) for value in values))
+    if None in found:
+        return {"enum": values}
+    return {"type": found[0] if len(found) == 1 else found, "enum": values}
 
 
 def _hints(type_: Any) -> dict[str, Any]:
-    try:
-        hints = get_type_hints(type_, include_extras=True)
-    except NameError as error:
-        raise ConfigurationError(
-            f"the annotations of {type_.__name__} name {error.name!r}, which is not defined"
-        ) from None
+    hints = _annotations(type_)
     if dataclasses.is_dataclass(type_):
         return {field.name: hints[field.name] for field in dataclasses.fields(type_)}
     if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
         names = zip(type_.__struct_fields__, type_.__struct_encode_fields__, strict=True)
         return {encoded: hints[name] for name, encoded in names}
     return hints
+
+
+def _annotations(owner: Any) -> dict[str, Any]:
+    try:
+        return get_type_hints(owner, include_extras=True)
+    except NameError as error:
+        name = getattr(owner, "__qualname__", owner)
+        raise ConfigurationError(
+            f"the annotations of {name} name {error.name!r}, which is not defined"
+        ) from None
 
 
 def _defaults(type_: Any) -> dict[str, Any]:
@@ -253,8 +277,13 @@ def _defaults(type_: Any) -> dict[str, Any]:
 def _required(type_: Any, hints: Mapping[str, Any]) -> list[str]:
     if is_typeddict(type_):
         # With postponed annotations the class itself does not see Required and NotRequired.
-        marked = {name for name, hint in hints.items() if get_origin(hint) is typing.NotRequired}
-        return [name for name in hints if name in type_.__required_keys__ and name not in marked]
+        marked = {name: get_origin(hint) for name, hint in hints.items()}
+        needed = {name for name, mark in marked.items() if mark is typing.Required}
+        return [
+            name
+            for name, mark in marked.items()
+            if mark is not typing.NotRequired and name in needed | type_.__required_keys__
+        ]
     if dataclasses.is_dataclass(type_):
         missing = dataclasses.MISSING
         return [
@@ -282,7 +311,9 @@ def function_schema(function: Callable[..., Any]) -> tuple[JSONSchema, dict[str,
 
     Raises ConfigurationError for what a model cannot fill in: positional-only parameters.
     """
-    hints = get_type_hints(function, include_extras=True)
+    named = hasattr(function, "__name__")  # else an object that can be called
+    hints = _annotations(function if named else type(function).__call__)
+    where = function.__name__ if named else type(function).__name__
     text, notes = _docstring(inspect.getdoc(function) or "")
     builder = _Builder()
     properties: dict[str, JSONSchema] = {}
@@ -293,11 +324,10 @@ def function_schema(function: Callable[..., Any]) -> tuple[JSONSchema, dict[str,
             continue
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise ConfigurationError(
-                f"{function.__name__}() has the positional-only parameter {name!r}: a model calls "
-                "with names"
+                f"{where}() has the positional-only parameter {name!r}: a model calls with names"
             )
         kinds[name] = hints.get(name, Any)
-        schema = builder.read(kinds[name], f"{function.__name__}({name})")
+        schema = builder.read(kinds[name], f"{where}({name})")
         if name in notes:
             schema = {"description": notes[name], **schema}
         if parameter.default is parameter.empty:
@@ -344,21 +374,63 @@ def convert(value: Any, type_: Any) -> Any:
         return value
     if is_pydantic(type_):
         return type_.model_validate(value)
+    if _mentions_pydantic(type_):
+        return _by_pydantic(value, type_)
     try:
-        return msgspec.convert(value, type_)
+        return msgspec.convert(value, type_, dec_hook=_nested)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from None
     except TypeError:
         return _by_pydantic(value, type_)
 
 
+def _nested(type_: Any, value: Any) -> Any:
+    """A pydantic model inside a type that msgspec reads."""
+    if is_pydantic(type_):
+        return type_.model_validate(value)
+    if isinstance(value, type_):
+        return value
+    raise ValueError(f"expected {type_.__name__}, got {type(value).__name__}")
+
+
 def _by_pydantic(value: Any, type_: Any) -> Any:
     """For types that hold pydantic models, or that msgspec does not know."""
     try:
-        from pydantic import TypeAdapter
-    except ImportError:
-        return value
-    return TypeAdapter(type_).validate_python(value)
+        adapter = _adapter(type_)
+    except (ImportError, RuntimeError):  # pydantic's own errors of this kind are RuntimeErrors
+        if get_origin(type_) in (Union, types.UnionType):
+            return _first_that_fits(value, get_args(type_))
+        raise ConfigurationError(
+            f"values of type {type_!r:.80} cannot be checked: give the classes of a union a tag, "
+            "or use pydantic models"
+        ) from None
+    return adapter.validate_python(value)
+
+
+def _first_that_fits(value: Any, options: tuple[Any, ...]) -> Any:
+    problems = []
+    for option in options:
+        try:
+            return convert(value, option)
+        except ValueError as error:
+            problems.append(str(error))
+    raise ValueError("; ".join(problems))
+
+
+def _adapter(type_: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(type_)
+
+
+def _is_pydantic_note(note: Any) -> bool:
+    return type(note).__module__.partition(".")[0] in ("pydantic", "annotated_types")
+
+
+def _mentions_pydantic(type_: Any) -> bool:
+    """Whether the annotation says something that only pydantic understands."""
+    notes = getattr(type_, "__metadata__", ())
+    return any(map(_is_pydantic_note, notes)) or any(map(_mentions_pydantic, get_args(type_)))
 
 
 # ---- OpenAI's strict mode ------------------------------------------------------------------------
@@ -370,53 +442,96 @@ def strict_schema(schema: JSONSchema) -> JSONSchema | None:
 
     Rules: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
     """
+    if "$ref" in schema:  # the outermost has to be an object
+        rest = {key: value for key, value in schema.items() if key != "$ref"}
+        schema = {**_resolved(schema, _definitions(schema)), **rest}
     try:
-        strict: JSONSchema = _strict(schema)
+        strict = _strict(schema)
     except _NotStrict:
         return None
-    return strict
+    return strict if strict.get("type") == "object" else None
 
 
 class _NotStrict(Exception):
     pass
 
 
-_DROPPED: Final = frozenset({"default", "uniqueItems"})
+#: What strict mode does not know and can do without: the answer is checked here, too.
+_DROPPED: Final = frozenset(
+    """$schema contains contentEncoding contentMediaType default discriminator maxContains maxLength
+    maxProperties minContains minLength minProperties propertyNames unevaluatedItems
+    unevaluatedProperties uniqueItems""".split()
+)
+#: What it does not know and the answer's shape hangs on.
+_BEYOND: Final = frozenset(
+    "dependentRequired dependentSchemas else if not patternProperties prefixItems then".split()
+)
+_FORMATS: Final = frozenset("date-time time date duration email hostname ipv4 ipv6 uuid".split())
 
 
-def _strict(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_strict(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    kept = {key: value for key, value in schema.items() if key not in _DROPPED}
-    if "$ref" in kept and len(kept) > 1:
-        kept = {"anyOf": [{"$ref": kept.pop("$ref")}], **kept}
-    if kept.get("additionalProperties") not in (None, False) or "allOf" in kept:
+def _strict(schema: Any) -> JSONSchema:
+    if not isinstance(schema, dict) or schema.keys() & _BEYOND:
         raise _NotStrict
-    if kept.get("type") == "object" or "properties" in kept:
-        return _strict_object(kept)
-    return {key: _strict_part(key, value) for key, value in kept.items()}
+    if schema.get("additionalProperties") not in (None, False):
+        raise _NotStrict
+    kept = {key: value for key, value in schema.items() if key not in _DROPPED}
+    if kept.get("format") not in _FORMATS:
+        kept.pop("format", None)
+    if "(?" in str(kept.get("pattern", "")):  # no look-around there
+        del kept["pattern"]
+    for name in ("$defs", "definitions"):
+        if name in kept:
+            kept[name] = {key: _strict(item) for key, item in kept[name].items()}
+    return _strict_kind(_as_any_of(kept))
 
 
-def _strict_part(key: str, value: Any) -> Any:
-    if key in ("$defs", "definitions", "properties"):
-        return {name: _strict(item) for name, item in value.items()}
-    return value if key in ("enum", "const", "examples", "required") else _strict(value)
+def _as_any_of(schema: JSONSchema) -> JSONSchema:
+    """`schema` with its other combinators, and a reference that has company, as `anyOf`."""
+    for name in ("oneOf", "allOf", "$ref"):
+        alone = name == "$ref" and len(schema) == 1
+        if name not in schema or alone:
+            continue
+        options = [{"$ref": schema["$ref"]}] if name == "$ref" else schema[name]
+        if "anyOf" in schema or (name == "allOf" and len(options) > 1):
+            raise _NotStrict
+        rest = {key: value for key, value in schema.items() if key != name}
+        schema = {"anyOf": options, **rest}
+    return schema
+
+
+def _strict_kind(schema: JSONSchema) -> JSONSchema:
+    kinds = _types(schema)
+    if "anyOf" in schema:
+        schema = {**schema, "anyOf": [_strict(option) for option in schema["anyOf"]]}
+    elif "object" in kinds or "properties" in schema:
+        schema = _strict_object(schema)
+    elif "array" in kinds:
+        schema = {**schema, "items": _strict(schema.get("items"))}
+    elif not kinds and "$ref" not in schema:
+        values = schema["enum"] if "enum" in schema else [schema.get("const", ...)]
+        typed = _of_values(list(values))
+        if "type" not in typed:
+            raise _NotStrict
+        schema = {"type": typed["type"], **schema}
+    return schema
+
+
+def _types(schema: Mapping[str, Any]) -> list[str]:
+    kinds = schema.get("type") or []
+    return [kinds] if isinstance(kinds, str) else list(kinds)
 
 
 def _strict_object(schema: JSONSchema) -> JSONSchema:
-    if "properties" not in schema:
+    if "properties" not in schema and "additionalProperties" not in schema:
         raise _NotStrict
     required = schema.get("required", [])
     properties = {
         name: _strict(item) if name in required else _nullable(_strict(item))
-        for name, item in schema["properties"].items()
+        for name, item in schema.get("properties", {}).items()
     }
-    rest = {k: _strict_part(k, v) for k, v in schema.items() if k not in ("properties", "required")}
     return {
-        **rest,
-        "type": "object",
+        **schema,
+        "type": schema.get("type", "object"),
         "properties": properties,
         "required": list(properties),
         "additionalProperties": False,
@@ -425,38 +540,64 @@ def _strict_object(schema: JSONSchema) -> JSONSchema:
 
 def _nullable(schema: JSONSchema) -> JSONSchema:
     options = schema.get("anyOf", [schema])
-    if any(option.get("type") == "null" for option in options) or not schema:
+    if any("null" in _types(option) for option in options):
         return schema
     text = {"description": schema["description"]} if "description" in schema else {}
     return {"anyOf": [*options, {"type": "null"}], **text}
 
 
+# ---- JSON data against a schema ------------------------------------------------------------------
+
+
 def without_nulls(value: Any, schema: JSONSchema) -> Any:
     """`value`, answered under `strict_schema`, as `schema` itself wants it: properties that may be
     left out and may not be null are left out where they are null."""
-    return _without_nulls(
-        value, schema, {**schema.get("definitions", {}), **schema.get("$defs", {})}
-    )
+    return _without_nulls(value, schema, _definitions(schema))
+
+
+def _definitions(schema: JSONSchema) -> dict[str, Any]:
+    return {"#": schema, **schema.get("definitions", {}), **schema.get("$defs", {})}
 
 
 def _without_nulls(value: Any, schema: Any, defs: Mapping[str, Any]) -> Any:
     schema = _resolved(schema, defs)
+    if not isinstance(value, list | dict):
+        return value
+    options = [option for name in _COMBINED for option in schema.get(name, ())]
+    if options:
+        return _as_an_option(value, options, defs)
     if isinstance(value, list):
         items = schema.get("items", {})
         return [_without_nulls(item, items, defs) for item in value]
-    if not isinstance(value, dict):
-        return value
-    for option in schema.get("anyOf", ()):
-        found = _resolved(option, defs)
-        if set(value) <= set(found.get("properties", ())):
-            schema = found
-            break
     properties, required = schema.get("properties", {}), schema.get("required", ())
+    further = schema.get("additionalProperties", {})
     return {
-        name: _without_nulls(item, properties.get(name, {}), defs)
+        name: _without_nulls(item, properties.get(name, further), defs)
         for name, item in value.items()
         if item is not None or name in required or _may_be_null(properties.get(name, {}), defs)
     }
+
+
+_COMBINED: Final = ("anyOf", "oneOf", "allOf")
+
+
+def _as_an_option(value: Any, options: list[Any], defs: Mapping[str, Any]) -> Any:
+    """As the first of the options that then fits; as it is if none does."""
+    for option in options:
+        cleaned = _without_nulls(value, option, defs)
+        try:
+            _check(cleaned, option, defs, "")
+        except ValueError:
+            continue
+        if isinstance(value, list) or set(value) <= set(_keys(option, defs) or value):
+            return cleaned
+    return value
+
+
+def _keys(schema: Any, defs: Mapping[str, Any]) -> Any:
+    schema = _resolved(schema, defs)
+    open_ended = schema.get("additionalProperties") not in (None, False)
+    return None if open_ended else schema.get("properties")
 
 
 def _resolved(schema: Any, defs: Mapping[str, Any]) -> Any:
@@ -468,8 +609,75 @@ def _resolved(schema: Any, defs: Mapping[str, Any]) -> Any:
 
 def _may_be_null(schema: Any, defs: Mapping[str, Any]) -> bool:
     schema = _resolved(schema, defs)
-    if not schema or schema.get("type") == "null" or "null" in (schema.get("type") or ()):
-        return True
-    if None in schema.get("enum", ()):
-        return True
-    return any(_may_be_null(option, defs) for option in schema.get("anyOf", ()))
+    if "enum" in schema or "const" in schema:
+        return None in schema.get("enum", (schema.get("const", ...),))
+    options = [option for name in _COMBINED for option in schema.get(name, ())]
+    if options:
+        return any(_may_be_null(option, defs) for option in options)
+    return not _types(schema) or "null" in _types(schema)
+
+
+def check(value: Any, schema: JSONSchema) -> None:
+    """Raises ValueError, naming the place, if the shape of JSON data is not that of `schema`:
+    types, required and further properties, items, enums and alternatives. (Formats, patterns and
+    bounds are not looked at.)"""
+    _check(value, schema, _definitions(schema), "$")
+
+
+_IS: Final[dict[str, Callable[[Any], bool]]] = {
+    "string": lambda value: isinstance(value, str),
+    "boolean": lambda value: isinstance(value, bool),
+    "null": lambda value: value is None,
+    "array": lambda value: isinstance(value, list | tuple),
+    "object": lambda value: isinstance(value, Mapping),
+    "integer": lambda value: _is_number(value) and value == int(value),
+    "number": lambda value: _is_number(value),
+}
+
+
+def _is_number(value: Any) -> bool:
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    return good and (isinstance(value, int) or math.isfinite(value))
+
+
+def _check(value: Any, schema: Any, defs: Mapping[str, Any], where: str) -> None:
+    schema = _resolved(schema, defs)
+    kinds = _types(schema)
+    if kinds and not any(_IS[kind](value) for kind in kinds if kind in _IS):
+        raise ValueError(f"expected {' or '.join(kinds)} at `{where}`, got {value!r:.40}")
+    allowed = [schema["const"]] if "const" in schema else schema.get("enum")
+    if allowed is not None and value not in allowed:
+        raise ValueError(f"expected one of {allowed!r} at `{where}`, got {value!r:.40}")
+    for name in ("anyOf", "oneOf"):
+        if name in schema:
+            _check_any(value, schema[name], defs, where)
+    for part in schema.get("allOf", ()):
+        _check(value, part, defs, where)
+    if isinstance(value, Mapping):
+        _check_object(value, schema, defs, where)
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            _check(item, schema.get("items", {}), defs, f"{where}[{place}]")
+
+
+def _check_any(value: Any, options: list[Any], defs: Mapping[str, Any], where: str) -> None:
+    problems = []
+    for option in options:
+        try:
+            return _check(value, option, defs, where)
+        except ValueError as error:
+            problems.append(str(error))
+    raise ValueError("; ".join(problems))
+
+
+def _check_object(
+    value: Mapping[str, Any], schema: JSONSchema, defs: Mapping[str, Any], where: str
+) -> None:
+    properties, further = schema.get("properties", {}), schema.get("additionalProperties", {})
+    for name in schema.get("required", ()):
+        if name not in value:
+            raise ValueError(f"{name!r} is missing at `{where}`")
+    for name, item in value.items():
+        if name not in properties and further is False:
+            raise ValueError(f"{name!r} is not expected at `{where}`")
+        _check(item, properties.get(name, further), defs, f"{where}.{name}")

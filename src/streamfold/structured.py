@@ -125,8 +125,9 @@ class StructuredModel(Runnable):
     def __init__(self, model: Any, target: Target, method: Method, include_raw: bool) -> None:
         self._model = model
         self._target = target
-        self._method = method
+        self._method: Method = method
         self._include_raw = include_raw
+        self._config = model._config
 
     def __repr__(self) -> str:
         return f"StructuredModel({self._model!r}, {self._target.name!r}, method={self._method!r})"
@@ -141,6 +142,9 @@ class StructuredModel(Runnable):
 
     def _on(self, model: Any) -> StructuredModel:
         return StructuredModel(model, self._target, self._method, self._include_raw)
+
+    async def aclose(self) -> None:
+        await self._model.aclose()
 
     async def ainvoke(
         self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
@@ -162,16 +166,20 @@ class StructuredModel(Runnable):
     ) -> AsyncGenerator[list[Any], None]:
         """Partial objects while the answer arrives, then the validated one.
 
-        They are spaced so that the whole is parsed a bounded number of times: each waits until an
-        eighth more has arrived than at the one before.
+        They are spaced so that the whole is read and parsed a bounded number of times: each waits
+        until an eighth more has arrived than at the one before, in chunks and in characters.
         """
         full = fold_events(())
         shown: Any = None
-        due = 0
+        count = due_count = due = 0
         async with aclosing(start()) as batches:
             async for batch in batches:
                 for chunk in batch:
                     full = full + chunk
+                count += len(batch)
+                if count < due_count:
+                    continue
+                due_count = count + count // 8
                 raw = self._raw(full)
                 if len(raw) < due:
                     continue
@@ -185,8 +193,9 @@ class StructuredModel(Runnable):
     def _raw(self, full: AIMessageChunk) -> str:
         if self._method != "function_calling":
             return full.text
-        chunks = full.tool_call_chunks
-        return (chunks[0]["args"] or "") if chunks else ""
+        calls = (c for c in full.tool_call_chunks if c["name"] == self._target.name)
+        call = next(calls, None)
+        return (call["args"] or "") if call else ""
 
     def _result(self, message: AIMessage) -> Any:
         error: Exception | None = None

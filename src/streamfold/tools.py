@@ -16,12 +16,12 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from .config import merge_configs
 from .errors import ConfigurationError, ToolException
 from .messages import AIMessage, ToolMessage
 from .net import portal
-from .runs import Run, begin, inside
+from .runs import Run, begin, inherited, inside
 from .schema import (
+    check,
     convert,
     describe,
     function_schema,
@@ -29,6 +29,7 @@ from .schema import (
     is_pydantic,
     schema_of,
     strict_schema,
+    without_nulls,
 )
 
 __all__ = ["Tool", "ToolException", "arun_tool_calls", "run_tool_calls", "tool", "tool_definition"]
@@ -112,6 +113,7 @@ class Tool:
         await run.tell("on_tool_start", {"name": self.name}, _text(args), inputs=args)
         try:
             result, status = await self._answer(args, run)
+            output = self._wrapped(result, status, call_id)
         except Exception as error:
             await run.tell("on_tool_error", error, tool_call_id=call_id)
             raise
@@ -119,7 +121,6 @@ class Tool:
             with anyio.CancelScope(shield=True):
                 await run.tell("on_tool_cancel", tool_call_id=call_id)
             raise
-        output = self._wrapped(result, status, call_id)
         await run.tell("on_tool_end", output)
         return output
 
@@ -143,7 +144,7 @@ class Tool:
         except ToolException as error:
             return _handled(error, self.handle_validation_error), "error"
         if self._takes_config:
-            kwargs["config"] = merge_configs(run.config)
+            kwargs["config"] = inherited(run)
         try:
             with inside(run):
                 return await self._call(kwargs), "success"
@@ -164,7 +165,8 @@ class Tool:
                 f"the arguments of {self.name!r} are {args!r:.80}: expected an object"
             )
         if self._args_type is not None:
-            return _fields(self._converted(args, self._args_type, "its arguments"))
+            args = without_nulls(dict(args), self.schema)
+            return _fields(self._converted(args, self._args_type, "an argument"))
         known = self.args
         for name in args:
             if name not in known:
@@ -174,10 +176,20 @@ class Tool:
         for name in self.schema.get("required", ()):
             if name not in args:
                 raise ToolException(f"{self.name!r} lacks the argument {name!r}")
+        args = without_nulls(dict(args), self.schema)  # strict mode says null for "left out"
+        if not self._types:
+            self._checked(args)
         return {
             name: self._converted(value, self._types.get(name, Any), f"argument {name!r}")
             for name, value in args.items()
         }
+
+    def _checked(self, args: dict[str, Any]) -> None:
+        """For a tool that was given a JSON schema and no types."""
+        try:
+            check(args, self.schema)
+        except ValueError as error:
+            raise ToolException(f"the arguments of {self.name!r} do not fit: {error}") from None
 
     def _converted(self, value: Any, type_: Any, what: str) -> Any:
         try:

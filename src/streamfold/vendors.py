@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -294,8 +294,18 @@ def dialect(name: str) -> Dialect:
         raise ConfigurationError(
             f"dialect {name!r} is unknown: expected one of {', '.join(DIALECTS)}"
         )
-    return importlib.import_module(f"{__package__}.wire.{name}")
+    module: Any = importlib.import_module(f"{__package__}.wire.{name}")
+    spoken: Dialect = module
+    return spoken
 
 
 #: The dialects there are: modules of `wire/`.
-DIALECTS: Final = ("openai_chat", "openai_responses", "anthropic", "gemini", "ollama", "bedrock")
+DIALECTS: Final = (
+    "openai_chat",
+    "openai_responses",
+    "anthropic",
+    "gemini",
+    "ollama",
+    "bedrock",
+    "cohere",
+)

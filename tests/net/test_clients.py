@@ -235,7 +235,7 @@ async def test_https_through_a_proxy_that_refuses(
 
 # ---- TLS -----------------------------------------------------------------------------------------
 
-pytestmark_tls = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+NEEDS_OPENSSL = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 
 
 @pytest.fixture(scope="module")
@@ -258,18 +258,18 @@ def secure_server(certificate: Path, act: Any) -> Iterator[FaultServer]:
         yield server
 
 
-@pytestmark_tls
+@NEEDS_OPENSSL
 @pytest.mark.anyio
 async def test_a_certificate_that_nobody_knows(certificate: Path) -> None:
     """TLS is verified: the key is not sent to a server that cannot prove its name."""
     with secure_server(certificate, fine) as server:
         async with model_at(server.url, max_retries=0) as model:
-            with pytest.raises(ConnectError, match="(?i)certificate"):
+            with pytest.raises(ConnectError, match=r"(?i)certificate"):
                 await model.ainvoke("hi")
         assert server.requests == []
 
 
-@pytestmark_tls
+@NEEDS_OPENSSL
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_connections_are_reused_over_tls(certificate: Path, backend: str) -> None:
     """Calls in a row share one TLS connection; one with bytes left in it is not used again."""

@@ -1529,6 +1529,7 @@ def test_a_bomb_does_not_block_the_loop() -> None:
     _bomb()
     fault = Fault(name="", act=act, error=SizeLimitError, text=None, requests=1)
     gaps: list[float] = []
+    longest: list[float] = []
 
     async def main(server: FaultServer) -> None:
         async def tick() -> None:
@@ -1540,15 +1541,16 @@ def test_a_bomb_does_not_block_the_loop() -> None:
         model = make_model(fault, server)
         async with anyio.create_task_group() as group:
             group.start_soon(tick)
-            await stream_once(model, server)  # modules load
-            gaps.clear()
-            outcome = await stream_once(model, server)
-            assert isinstance(outcome.error, SizeLimitError)
+            for _ in range(4):
+                gaps.clear()
+                outcome = await stream_once(model, server)
+                assert isinstance(outcome.error, SizeLimitError)
+                longest.append(max(gaps))
             group.cancel_scope.cancel()
 
     with FaultServer(act, DIALECTS["openai"]) as server:
         anyio.run(main, server)
-    assert max(gaps) < 0.25  # 0.05 is the goal; a busy machine takes its share
+    assert min(longest) < 0.05  # the best of several: other processes only add to it
 
 
 @pytest.mark.usefixtures("quick_retries")

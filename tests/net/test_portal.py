@@ -110,7 +110,7 @@ class TestRun:
         async def inside() -> None:
             portal.run(alive)
 
-        with pytest.raises(RuntimeError, match="event loop thread"):
+        with pytest.raises(RuntimeError, match="wait for itself"):
             portal.run(inside)
 
     def test_many_threads_share_it(self) -> None:

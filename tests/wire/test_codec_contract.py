@@ -427,9 +427,11 @@ def stream_mutants(stream: bytes) -> Iterator[tuple[bytes, bytes]]:
     lines = stream.split(b"\n")
     for place, line in enumerate(lines):
         prefix = b"data: " if line.startswith(b"data: ") else b""
-        if not line.startswith(prefix + b"{"):
+        try:
+            payload = json.loads(line.removeprefix(prefix))
+        except ValueError:  # an end marker, a line of an object written over several
             continue
-        for mutant in json_mutants(json.loads(line.removeprefix(prefix))):
+        for mutant in json_mutants(payload):
             changed = prefix + json.dumps(mutant).encode()
             yield changed, b"\n".join([*lines[:place], changed, *lines[place + 1 :]])
 

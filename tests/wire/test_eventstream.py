@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from strategies import pieces_of
-from streamfold.errors import SizeLimitError, StreamfoldError, StreamProtocolError
+from streamfold.errors import SizeLimitError, StreamProtocolError
 from streamfold.wire.eventstream import EventStreamFramer, encode_message
 
 MIB = 1024 * 1024
@@ -24,7 +24,7 @@ EVENT = {":event-type": "messageStart", ":content-type": "application/json"}
 def message(headers: bytes, payload: bytes, **wrong: int) -> bytes:
     """A message with any headers, its numbers right but for those given."""
     total = wrong.get("total", 16 + len(headers) + len(payload))
-    lengths = struct.pack("!II", total, wrong.get("headers", len(headers)))
+    lengths = struct.pack("!II", total, wrong.get("of_headers", len(headers)))
     prelude = lengths + struct.pack("!I", wrong.get("prelude_crc", crc32(lengths)))
     whole = prelude + headers + payload
     return whole + struct.pack("!I", wrong.get("crc", crc32(whole)))
@@ -224,8 +224,8 @@ GOOD = encode_message(EVENT, b"{}")
         (message(b"", b"{}", crc=1), "the checksum of a message"),
         (message(b"", b"{}", total=15), "claims 15 bytes, 0 of them headers"),
         (message(b"", b"{}", total=0), "claims 0 bytes"),
-        (message(b"", b"{}", total=30, headers=15), "claims 30 bytes, 15 of them headers"),
-        (message(b"", b"{}", total=2**31, headers=2**20), "at most 131072 of headers"),
+        (message(b"", b"{}", total=30, of_headers=15), "claims 30 bytes, 15 of them headers"),
+        (message(b"", b"{}", total=2**31, of_headers=2**20), "at most 131072 of headers"),
         (message(b"\x05ab", b""), "goes past the end of the headers"),
         (message(b"\x01a", b""), "unreadable"),
         (message(header("a", 10, b""), b""), "type 10: expected 0 to 9"),
@@ -272,7 +272,3 @@ def test_headers_that_never_repeat_are_not_kept() -> None:
     for number in range(1000):
         framer.feed(encode_message({":event-type": f"event {number}"}, b"{}"))
     assert len(framer._known) <= 64
-
-
-def test_errors_are_of_the_tree() -> None:
-    assert isinstance(ours([bytes(12)])[1], StreamfoldError)

@@ -8,6 +8,7 @@ several event loops and threads, one after the other or at once. Everything that
 from __future__ import annotations
 
 import difflib
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -22,11 +23,11 @@ from ..errors import ConfigurationError
 from ..events import EventFilter, EventSink, inline_events
 from ..limits import DEFAULT_LIMITS, Limits, Timeouts
 from ..messages import AIMessage
-from ..net.auth import checked_key
+from ..net.auth import checked_headers, checked_key
 from ..net.clients import Connections
 from ..runnables import Runnable
 from ..runs import Run, begin, watched
-from ..secret import Secret
+from ..secret import MASK, Secret
 from ..vendors import Vendor, dialect, vendor
 from ..wire.codec import Dialect
 from ..wire.request import ChatRequest
@@ -138,7 +139,8 @@ class ChatModel(Runnable):
 
     def __repr__(self) -> str:
         shown = {k: v for k, v in self._params.items() if k not in ("model", *_SECRETS)}
-        parts = [repr(self.model), *(f"{k}={v!r}" for k, v in {**shown, **self._bound}.items())]
+        shown = {k: _without_secrets(k, v) for k, v in {**shown, **self._bound}.items()}
+        parts = [repr(self.model), *(f"{k}={v!r}" for k, v in shown.items())]
         name = type(self).__name__
         where = f", provider={self._vendor.name!r}" if name == "ChatModel" else ""
         return f"{name}({', '.join(parts)}{where})"
@@ -246,7 +248,7 @@ class ChatModel(Runnable):
         from ..net.transport import stream_batches
 
         run = begin("chat_model", type(self).__name__, merge_configs(self._config, config))
-        stream = self._params.get("disable_streaming") is not True
+        stream = not self._streams_never(kwargs)
         call = self._call(input, config, stop, kwargs, stream=stream)
         if run is None:
             return lambda: stream_batches(call)
@@ -268,12 +270,15 @@ class ChatModel(Runnable):
     def _streams(self, kwargs: Mapping[str, Any], run: Run | None) -> bool:
         """Whether a call for one message streams under the hood: as the model was told, else if
         somebody wants to hear the tokens."""
-        disabled = self._params.get("disable_streaming")
-        has_tools = bool({**self._params, **self._bound, **kwargs}.get("tools"))
-        if disabled is True or (disabled == "tool_calling" and has_tools):
+        if self._streams_never(kwargs):
             return False
         told = self._params.get("streaming")
         return told if told is not None else run is not None and run.wants_tokens
+
+    def _streams_never(self, kwargs: Mapping[str, Any]) -> bool:
+        disabled = self._params.get("disable_streaming")
+        has_tools = bool({**self._params, **self._bound, **kwargs}.get("tools"))
+        return disabled is True or (disabled == "tool_calling" and has_tools)
 
     def _watched(
         self, run: Run, batches: AsyncGenerator[list[AIMessageChunk], None], input: Any
@@ -398,6 +403,15 @@ def _with_secrets(params: dict[str, Any]) -> dict[str, Any]:
     return {**params, **found}
 
 
+def _without_secrets(name: str, value: Any) -> Any:
+    """A parameter as `repr` shows it."""
+    if name in ("default_headers", "default_query") and isinstance(value, Mapping):
+        return dict.fromkeys(value, MASK)
+    if name == "proxy":
+        return re.sub(r"//[^/]*@", f"//{MASK}@", str(value))
+    return value
+
+
 def _secret(name: str, key: Any) -> Any:
     if isinstance(key, Secret) or callable(key):
         return key
@@ -418,6 +432,6 @@ def _settings(params: Mapping[str, Any]) -> _Settings:
         timeouts=Timeouts.of(params.get("timeout")),
         limits=limits,
         max_retries=params.get("max_retries", 2),
-        headers={str(k): str(v) for k, v in params.get("default_headers", {}).items()},
+        headers=checked_headers(params.get("default_headers", {}), "default_headers"),
         query={str(k): str(v) for k, v in params.get("default_query", {}).items()},
     )

@@ -6,17 +6,40 @@ once made are kept, so their parameters are checked once.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from ..config import RunnableConfig, checked_config, merge_configs
 from ..errors import ConfigurationError
 from ..runnables import Runnable
+from ..runs import current_run, inherited
 
 __all__ = ["ConfigurableModel"]
 
 _KEPT: Final = 64  # models kept by one configurable model; the one used longest ago goes first
+
+
+class _Kept:
+    """Models by the parameters that they were made with. (Compared, not printed: the text of a
+    secret says nothing of which it is.)"""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._models: list[tuple[dict[str, Any], Any]] = []
+
+    def get(self, params: dict[str, Any], make: Callable[[], Any]) -> Any:
+        with self._lock:
+            for place, (known, model) in enumerate(self._models):
+                if known == params:
+                    self._models.append(self._models.pop(place))
+                    return model
+            model = make()
+            self._models = [*self._models[1 - _KEPT :], (params, model)]
+            return model
+
+    def all(self) -> list[Any]:
+        return [model for _, model in self._models]
 
 
 class ConfigurableModel(Runnable):
@@ -36,6 +59,8 @@ class ConfigurableModel(Runnable):
         prefix: str = "",
         queue: tuple[tuple[str, tuple[Any, ...], dict[str, Any]], ...] = (),
         config: Mapping[str, Any] | None = None,
+        made: _Kept | None = None,
+        models: _Kept | None = None,
     ) -> None:
         self._make = make
         self._params = dict(params)
@@ -43,10 +68,11 @@ class ConfigurableModel(Runnable):
         self._prefix = prefix if not prefix or prefix.endswith("_") else f"{prefix}_"
         self._queue = queue
         self._config = merge_configs(config)
-        self._models: OrderedDict[str, Any] = OrderedDict()
+        self._made = made or _Kept()  # as they were made; shared by all copies
+        self._models = models or _Kept()  # with the queue replayed on them
 
     def _copy(self, **changes: Any) -> ConfigurableModel:
-        kept: dict[str, Any] = {"queue": self._queue, "config": self._config}
+        kept: dict[str, Any] = {"queue": self._queue, "config": self._config, "made": self._made}
         return ConfigurableModel(
             self._make,
             self._params,
@@ -86,13 +112,14 @@ class ConfigurableModel(Runnable):
 
     def with_config(self, config: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
         """A configurable model whose runs have this configuration, `configurable` included."""
-        return self._copy(config=merge_configs(self._config, config, kwargs))
+        merged = merge_configs(self._config, config, kwargs)
+        return self._copy(config=merged, models=self._models)
 
     # ---- choosing --------------------------------------------------------------------------------
 
     def model(self, config: Mapping[str, Any] | None = None) -> Any:
-        """The model that a call with `config` uses."""
-        merged = merge_configs(self._config, config)
+        """The model that a call with `config` uses, here: `configurable` is inherited."""
+        merged = merge_configs(inherited(current_run()), self._config, config)
         params = {**self._params, **self._chosen(merged)}
         if not params.get("model"):
             raise ConfigurationError(
@@ -100,16 +127,12 @@ class ConfigurableModel(Runnable):
                 f"config={{'configurable': {{'{self._prefix}model': 'provider:model'}}}}, "
                 "or a model name to init_chat_model"
             )
-        key = repr(sorted(params.items(), key=lambda item: item[0]))
-        model = self._models.get(key)
-        if model is None:
-            model = self._make(**params)
-            for name, args, kwargs in self._queue:
-                model = getattr(model, name)(*args, **kwargs)
-            self._models[key] = model
-            if len(self._models) > _KEPT:
-                self._models.popitem(last=False)
-        self._models.move_to_end(key)
+        return self._models.get(params, lambda: self._replayed(params))
+
+    def _replayed(self, params: dict[str, Any]) -> Any:
+        model = self._made.get(params, lambda: self._make(**params))
+        for name, args, kwargs in self._queue:
+            model = getattr(model, name)(*args, **kwargs)
         return model
 
     def _chosen(self, config: RunnableConfig) -> dict[str, Any]:
@@ -139,7 +162,7 @@ class ConfigurableModel(Runnable):
 
     async def aclose(self) -> None:
         """Close what the models made so far hold in the running loop."""
-        for model in self._models.values():
+        for model in self._models.all():
             await model.aclose()
 
     @property

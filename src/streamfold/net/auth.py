@@ -8,13 +8,22 @@ the header depends on the request, it is a `Signer`.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ..errors import ConfigurationError
 from ..secret import Secret
 
-__all__ = ["SCHEMES", "Key", "Signer", "auth_headers", "checked_key"]
+__all__ = [
+    "SCHEMES",
+    "Key",
+    "Signer",
+    "auth_headers",
+    "checked_headers",
+    "checked_key",
+    "secret_values",
+]
 
 
 class Signer:
@@ -49,10 +58,39 @@ def checked_key(value: str, name: str) -> Secret:
     return Secret(value)
 
 
+def checked_headers(given: Mapping[str, Any], name: str) -> dict[str, str]:
+    """Headers under lower-case names. Raises ConfigurationError, without the value, for what a
+    header cannot carry: line ends, control and non-ASCII characters."""
+    headers: dict[str, str] = {}
+    for key, value in given.items():
+        if not isinstance(key, str) or not _TOKEN.fullmatch(key):
+            raise ConfigurationError(f"{name} has the name {key!r}: expected a header's name")
+        text = str(value).strip(" ")
+        bad = next((n for n, char in enumerate(text) if not " " <= char <= "~"), None)
+        if bad is not None:
+            raise ConfigurationError(
+                f"{name}[{key!r}] has {_describe(text, bad)}: expected ASCII characters only"
+            )
+        headers[key.lower()] = text
+    return headers
+
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_TELLING: Final = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
+
+
+def secret_values(headers: Mapping[str, str]) -> list[str]:
+    """The values of those headers whose names say that they are secret."""
+    return [value for name, value in headers.items() if _TELLING.search(name)]
+
+
 def _describe(value: str, place: int) -> str:
     char = value[place]
     kinds = {" ": "a blank", "\n": "a line end", "\r": "a line end", "\t": "a tab"}
-    kind = kinds.get(char, "a control character" if char < " " else "a character that is not ASCII")
+    other = (
+        "a control character" if char < " " or char == "\x7f" else "a character that is not ASCII"
+    )
+    kind = kinds.get(char, other)
     where = "at its end" if place == len(value) - 1 else f"at position {place}"
     return f"{kind} {where}"
 

@@ -132,7 +132,7 @@ class AwsCredentials(Signer):
             f"Signature={signature}"
         )
         hidden = (credentials.secret_key, credentials.token, added["authorization"], signature)
-        return added, [secret for secret in hidden if secret]
+        return added, [str(secret) for secret in hidden if secret]
 
     def _credentials(self) -> Any:
         """The keys as they are now, refreshed if they are due."""
@@ -142,7 +142,7 @@ class AwsCredentials(Signer):
                 if self._found is None:
                     self._found = self._look_for_credentials()
                 return self._found.get_frozen_credentials()
-            except botocore.HTTPClientError as error:
+            except (botocore.HTTPClientError, botocore.ConnectionError) as error:
                 raise ConnectError(
                     f"no AWS credentials, for their source is out of reach ({error})",
                     retryable=True,

@@ -116,7 +116,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
     """Opens `_Stream`s over anyio's."""
 
     def __init__(self) -> None:
-        self._anyio = httpcore.AnyIOBackend()
+        self._anyio: Any = httpcore.AnyIOBackend()
         self._options = _socket_options()
 
     async def connect_tcp(
@@ -141,6 +141,22 @@ class _Backend(httpcore.AsyncNetworkBackend):
 
     async def sleep(self, seconds: float) -> None:
         await self._anyio.sleep(seconds)
+
+
+class _Content:
+    """The body of a request. Not a generator, which would be left half way by a cancellation."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data: bytes | None = data
+
+    def __aiter__(self) -> _Content:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data, self._data = self._data, None
+        if not data:
+            raise StopAsyncIteration
+        return data
 
 
 class _Body(httpx.AsyncByteStream):
@@ -216,7 +232,7 @@ class PoolTransport(httpx.AsyncBaseTransport):
                 scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
             ),
             headers=request.headers.raw,
-            content=request.stream,
+            content=_Content(await request.aread()),
             extensions=request.extensions,
         )
         try:

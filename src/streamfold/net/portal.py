@@ -37,6 +37,8 @@ T = TypeVar("T")
 _AHEAD: Final = 16
 # Seconds that leaving early waits for the stream to be closed on the other side.
 _CLOSE_WAIT: Final = 5.0
+# Seconds after which a wait is begun anew: a signal that comes just before it is seen no sooner.
+_TURN: Final = 1.0
 
 
 # ---- the loop ------------------------------------------------------------------------------------
@@ -141,6 +143,14 @@ class _Job:
         self._background = background
         background.loop.call_soon_threadsafe(self._begin)
 
+    def answer(self) -> Any:
+        """Wait for the next answer."""
+        while True:
+            try:
+                return self.answers.get(timeout=_TURN)
+            except Empty:
+                pass
+
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Run `callback` on the loop, after all that was asked of it before."""
         if self._background is not None:
@@ -198,7 +208,7 @@ def run(function: Callable[..., Awaitable[T]], *args: Any) -> T:
     job = _Job(lambda: function(*args))
     try:
         job.start()
-        end = job.answers.get()
+        end = job.answer()
     except BaseException:
         job.end()
         raise
@@ -211,23 +221,32 @@ def run(function: Callable[..., Awaitable[T]], *args: Any) -> T:
 
 
 class _Gate:
-    """Lets the reader go on until it is too far ahead of the consumer; then it waits here."""
+    """Lets the reader go on until it is too far ahead of the consumer; then it waits here.
+
+    Each side counts for itself. The reader looks again after it has said that it waits, so one of
+    the two sees the other; only then does a hop to the loop cost anything.
+    """
 
     def __init__(self) -> None:
-        self._ahead = 0
-        self._room = anyio.Event()
+        self._made = 0
+        self._used = 0
+        self._waiting: anyio.Event | None = None
 
     async def enter(self) -> None:
-        """One more list is handed over, when there is room."""
-        self._ahead += 1
-        if self._ahead > _AHEAD:
-            self._room = anyio.Event()
-            await self._room.wait()
+        """On the loop: one more list is handed over, when there is room."""
+        self._made += 1
+        while self._made - self._used > _AHEAD:
+            waiting = self._waiting = anyio.Event()
+            if self._made - self._used > _AHEAD:
+                await waiting.wait()
+            self._waiting = None
 
-    def leave(self) -> None:
-        """A callback of the loop: one list is used up."""
-        self._ahead -= 1
-        self._room.set()
+    def leave(self, job: _Job) -> None:
+        """In the consumer's thread: one list is used up."""
+        self._used += 1
+        waiting = self._waiting
+        if waiting is not None:
+            job.call_soon(waiting.set)
 
 
 def iterate(source: Callable[[], AsyncIterator[list[T]]]) -> Iterator[T]:
@@ -239,11 +258,11 @@ def iterate(source: Callable[[], AsyncIterator[list[T]]]) -> Iterator[T]:
     """
     gate = _Gate()
     job = _Job(lambda: _pump(source, job.answers, gate))
-    got: list[T] | _End = []
+    got: Any = []
     try:
         job.start()
-        while not isinstance(got := job.answers.get(), _End):
-            job.call_soon(gate.leave)
+        while not isinstance(got := job.answer(), _End):
+            gate.leave(job)
             yield from got
     finally:
         if not isinstance(got, _End):

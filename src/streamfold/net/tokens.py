@@ -41,7 +41,7 @@ def azure_token_provider(credential: Any = None, scope: str = _AZURE_SCOPE) -> T
 
 def _azure_default() -> Any:
     try:
-        from azure.identity import DefaultAzureCredential
+        from azure.identity import DefaultAzureCredential  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ConfigurationError(
             'Microsoft Entra ID tokens need azure-identity: pip install "streamfold[azure]"'
@@ -72,7 +72,7 @@ def google_token_provider(credentials: Any = None) -> TokenProvider:
 
 def _google_request() -> Any:
     try:
-        from google.auth.transport.requests import Request
+        from google.auth.transport.requests import Request  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ConfigurationError(
             'Google Cloud tokens need google-auth: pip install "streamfold[google]"'
@@ -81,8 +81,8 @@ def _google_request() -> Any:
 
 
 def _google_default() -> Any:
-    import google.auth
-    from google.auth.exceptions import DefaultCredentialsError
+    import google.auth  # pyright: ignore[reportMissingImports]
+    from google.auth.exceptions import DefaultCredentialsError  # pyright: ignore[reportMissingImports]
 
     try:
         credentials, _ = google.auth.default(scopes=[_GOOGLE_SCOPE])

@@ -16,6 +16,7 @@ from contextlib import aclosing, suppress
 from typing import Any, Final, TypeVar
 
 import anyio
+import anyio.lowlevel
 import httpx
 import msgspec
 
@@ -37,7 +38,7 @@ from ..secret import redact
 from ..wire.codec import Decoder, error_fields
 from ..wire.google_status import status_pause
 from ..wire.request import HTTPRequest
-from .auth import Key, Signer, auth_headers
+from .auth import Key, Signer, auth_headers, secret_values
 from .clients import Connections
 from .clock import CLOCK, Clock
 from .retry import pause_before, retry_after, should_retry_header
@@ -126,6 +127,7 @@ async def _attempt(call: Call, clock: Clock) -> AsyncGenerator[list[AIMessageChu
             await _within_total(clock, call.limiter.aacquire(blocking=True))
         clock.send()
         auth, secrets = await _within_total(clock, auth_headers(call.auth, call.key))
+        secrets = [*secrets, *secret_values(call.headers)]
         response = await _send(call, clock, auth, secrets)
         source = aiter(response.stream)  # type: ignore[arg-type]
         reads = _reads(call, clock, response, source)
@@ -182,6 +184,8 @@ async def _send(
 ) -> httpx.Response:
     url = call.base_url.rstrip("/") + call.request.path
     client = await call.connections.client(url)
+    if getattr(client, "is_closed", False):
+        raise ConfigurationError("http_client is closed: expected a client that is still open")
     request = client.build_request(
         "POST",
         url,
@@ -203,7 +207,11 @@ async def _send(
         secrets.extend(hidden)
         request.headers.update(signature)
     if call.connections.own_client is not None:
-        return await _limited(clock, client.send, request, stream=True, follow_redirects=False)
+        send = client.send
+        answer: httpx.Response = await _limited(
+            clock, send, request, stream=True, follow_redirects=False
+        )
+        return answer
     token = CLOCK.set(clock)
     try:
         return await client.send(request, stream=True)
@@ -331,6 +339,8 @@ async def _inflated(source: AsyncIterator[bytes], encoding: str) -> AsyncGenerat
             while data:
                 yield inflater.decompress(data, _PIECE)
                 data = inflater.unconsumed_tail
+                if data:  # a read that unpacks to very much must not keep the loop to itself
+                    await anyio.lowlevel.checkpoint()
         except zlib.error as error:
             raise StreamProtocolError(f"the answer is not valid {encoding}: {error}") from None
 

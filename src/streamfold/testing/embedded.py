@@ -45,8 +45,11 @@ class EmbeddedProvider(LoopbackServer):
     `POST .../chat/completions` (OpenAI; also Azure's deployment paths), `POST .../responses`
     (OpenAI) and `POST .../messages` (Anthropic), with or without `/v1`: OpenAI clients take
     `provider.url + "/v1"` as their base URL, Anthropic clients `provider.url`. `POST /api/chat`
-    (Ollama).
+    (Ollama), `POST /v2/chat` (Cohere).
     `POST /model/.../converse` and `/converse-stream` (Bedrock).
+    `POST .../models/...:generateContent` and `:streamGenerateContent` (Gemini, on Vertex AI too):
+    clients take `provider.url + "/v1beta"`. It refuses what the real API refuses: unknown fields,
+    calls without their results or, with Gemini 3 and later, without a signature.
 
     `script`: answers to give out first, one a call, in order: `Answer` values, or strings for
     their text. They are sent as they are: limits and stop words do not apply. Rejected requests
@@ -67,15 +70,15 @@ class EmbeddedProvider(LoopbackServer):
     - Structured output: JSON that fits the schema. JSON mode: fits the first JSON schema that the
       messages contain, else `{"answer": ...}`.
     - Tool results at the end: a text that quotes them.
-    - A web search tool (Anthropic, OpenAI Responses): a search, its result, and a text that
-      cites it.
+    - A web search tool (Anthropic, OpenAI Responses, Gemini): a search, its result, and a text
+      that cites it.
     - Reasoning before the answer where `reasoning_effort`, the effort of `reasoning` (OpenAI; not
-      "none") or `thinking` (Anthropic; enabled or adaptive) asks for it, always with its text. Log
-      probabilities where asked for (OpenAI).
+      "none"), `thinking` (Anthropic; enabled or adaptive) or `includeThoughts` (Gemini) asks for
+      it, always with its text. Log probabilities where asked for (OpenAI, Gemini).
     - Usage: tokens of the texts, three more a message and four a request, 85 an image, and five
       characters of tool definitions or arguments are a token. Nothing is ever cached.
     - The token limit cuts reasoning, text and arguments, in this order; stop words cut the text.
-    - Errors in the vendor's shape: the key "wrong" (401), the models "missing" (404),
+    - Errors in the vendor's shape: the key "wrong" (401, Gemini 400), the models "missing" (404),
       "overloaded" (503, Anthropic 529) and "rate-limited" (429, retry-after 1), and requests
       that cannot be read (400). Every other key is accepted, and none as well.
     """
@@ -101,7 +104,7 @@ class EmbeddedProvider(LoopbackServer):
         try:
             prompt = _read(dialect, request)
         except Rejected as rejected:
-            return self._failed(dialect, rejected.failure, _model(request), request.body)
+            return self._failed(dialect, rejected.failure, _model(dialect, request), request.body)
         answer = self._next_answer(prompt)
         if answer.failure is not None and (answer.is_empty or not prompt.stream):
             return self._failed(dialect, answer.failure, prompt.model, prompt.seed)
@@ -119,8 +122,9 @@ class EmbeddedProvider(LoopbackServer):
 
     def _streamed(self, dialect: Dialect, prompt: Prompt, answer: Answer) -> Reply:
         events = dialect.stream(prompt, answer)
+        kind = prompt.options.get("stream_type", dialect.stream_type)
         return Reply(
-            headers=_headers(dialect, prompt.seed, dialect.stream_type),
+            headers=_headers(dialect, prompt.seed, kind),
             body=events,
             delays=[0.0] + [self._chunk_delay] * (len(events) - 1),
             head_delay=self._first_delay,
@@ -169,8 +173,12 @@ def _key(request: Request) -> str:
     return next((key for key in (bearer, *named) if key), request.query.get("key", ""))
 
 
-def _model(request: Request) -> str:
+def _model(dialect: Dialect, request: Request) -> str:
     """The model that a rejected request names, for the error's message."""
+    found = dialect.route.search(request.path)
+    in_path = found.groupdict().get("model") if found else None
+    if in_path:
+        return in_path
     try:
         body = request.json()
     except ValueError:

@@ -21,6 +21,7 @@ import json
 from typing import Any, ClassVar, Final
 
 from ..chunks import AIMessageChunk
+from ..deltas import join_text
 from ..errors import ContentFilterError, ProviderError, provider_error
 from ..usage import UsageMetadata, make_usage
 from .bedrock_media import MIME_TYPES
@@ -110,7 +111,8 @@ class Decoder(BaseDecoder):
             self._block(index, block)
             self._stop(index)
         self._ending(payload)
-        self._figures(payload)
+        if self.error is None:
+            self._figures(payload)
 
     # ---- events ----------------------------------------------------------------------------------
 
@@ -157,7 +159,11 @@ class Decoder(BaseDecoder):
         if status == 500 and _is_count(original) and 400 <= original < 600:
             status = original  # what the model's own server said
         error = provider_error(
-            text, status=status, type=name or None, code=code, provider=self.model_provider or None
+            join_text([text]),
+            status=status,
+            type=name or None,
+            code=code,
+            provider=self.model_provider or None,
         )
         error.status = 200  # it came inside a stream
         return error
@@ -177,6 +183,7 @@ class Decoder(BaseDecoder):
         self.finish(meant, {k: v for k, v in fields.items() if v is not None})
 
     def _blocked(self, reason: str) -> None:
+        self._pending.clear()  # it is not even an answer that has begun
         text = f"the prompt was blocked and there is no answer ({reason})"
         provider = self.model_provider or None
         self.fail(ContentFilterError(text, status=200, type=reason, provider=provider))

@@ -382,10 +382,11 @@ def _one_at_a_time(sent: Block | None, family: str, additional: dict[str, Any]) 
         raise ConfigurationError(
             f"parallel_tool_calls is False, but on Bedrock only Claude can do that, not {family}"
         )
-    additional["tool_choice"] = {"disable_parallel_tool_use": True}
+    choice: dict[str, Any] = {"disable_parallel_tool_use": True}
+    additional["tool_choice"] = choice
     if sent is not None and "auto" not in sent:
         return sent
-    additional["tool_choice"]["type"] = "auto"
+    choice["type"] = "auto"
     return None
 
 

@@ -199,7 +199,7 @@ class Decoder:
                 return [TextChunk("", text, index) for text in texts if text]
         self._template = None  # what it takes for granted may change now
         chunks: list[AIMessageChunk] = []
-        before = 0
+        before, block = 0, b""
         for block in self._framer.split(complete):
             frame = self._framer.read(block)
             before = len(chunks)
@@ -213,7 +213,9 @@ class Decoder:
 
     def _learn(self, block: bytes, chunk: AIMessageChunk) -> None:
         """Take the short way from here on, if the blocks are such that it can be taken."""
-        if self.text_path is None or self._half or self._lessons >= _MAX_LESSONS:
+        if self.text_path is None or self._lessons >= _MAX_LESSONS:
+            return
+        if self._half or self._pending:  # the next content takes them along
             return
         self._lessons += 1
         self._template = Template.learn(
@@ -505,9 +507,13 @@ class Decoder:
             self.fail(StreamProtocolError(f"the answer is not JSON ({error}): {_excerpt(data)}"))
             return None
 
+    def _tidy(self, value: Any) -> Any:
+        """`value` as it can be kept, for what does not travel in an event (events are tidied)."""
+        return _storable(value) if self._untidy else value
+
     def provider_failure(self, error: Any, status: int = 200, **fields: Any) -> ProviderError:
         """The error that the payload of an in-band error stands for."""
-        message, type, code = error_fields(_storable(error))
+        message, type, code = error_fields(self._tidy(error))
         return provider_error(
             message,
             status=status,

@@ -31,12 +31,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from ..chunks import AIMessageChunk
-from ..deltas import Annotation, TextDelta
+from ..deltas import Annotation, TextDelta, join_text
 from ..errors import ContentFilterError, StreamProtocolError
 from ..usage import UsageMetadata, make_usage
 from .codec import Decoder as BaseDecoder
@@ -237,7 +238,6 @@ class Decoder(BaseDecoder):
 
     def _feedback(self, feedback: Any) -> None:
         """A prompt that is blocked before anything was said is an error, else the end of it."""
-        feedback = self._tidy(feedback)
         self._report({"promptFeedback": feedback})
         reason = feedback.get("blockReason") if isinstance(feedback, dict) else None
         if not reason:
@@ -246,13 +246,13 @@ class Decoder(BaseDecoder):
             if not self.finished:
                 self._end(str(reason))
             return
-        text = feedback.get("blockReasonMessage") or f"the prompt was blocked: {reason}"
+        text = text_or_none(feedback.get("blockReasonMessage"))
         self.fail(
             ContentFilterError(
-                text,
+                join_text([text or f"the prompt was blocked: {reason}"]),
                 status=200,
-                type=str(reason),
-                body=args_text(feedback),
+                type=join_text([str(reason)]),
+                body=json.dumps(feedback),
                 provider=self.model_provider or None,
             )
         )
@@ -443,7 +443,7 @@ class Decoder(BaseDecoder):
         grounding, taken, pages = (sources.get(field, {}) for field in _SOURCE_FIELDS)
         if grounding or taken:
             for number, citation in cite(grounding, taken, self._texts()):
-                self._add(Annotation(self._tidy(citation), number))
+                self._add(Annotation(citation, number))
         queries = [
             query
             for field in ("webSearchQueries", "imageSearchQueries")

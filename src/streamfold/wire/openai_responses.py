@@ -405,7 +405,10 @@ _INVALID: Final = (
     "invalid_",
     "unsupported_",
 )
-_OVERLOADED: Final = dict.fromkeys(("server_is_overloaded", "slow_down"), "overloaded_error")
+_OVERLOADED: Final[dict[str, str]] = {
+    "server_is_overloaded": "overloaded_error",
+    "slow_down": "overloaded_error",
+}
 
 Handler = Callable[[Decoder, dict[str, Any]], None]
 

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from streamfold.testing.answers import Dialect
-from streamfold.testing.dialects import anthropic, bedrock, ollama, openai_chat, openai_responses
+from streamfold.testing.dialects import (
+    anthropic,
+    bedrock,
+    cohere,
+    gemini,
+    ollama,
+    openai_chat,
+    openai_responses,
+)
 
 __all__ = ["DIALECTS"]
 
@@ -11,6 +19,8 @@ DIALECTS: tuple[Dialect, ...] = (
     openai_chat.DIALECT,
     openai_responses.DIALECT,
     anthropic.DIALECT,
+    gemini.DIALECT,
     bedrock.DIALECT,
     ollama.DIALECT,
+    cohere.DIALECT,
 )

@@ -242,7 +242,8 @@ def _schema(body: _Body) -> dict[str, Any] | None:
     for name in ("name", "schema"):
         if form.get(name) is None:
             raise Rejected("bad_request", f"Missing required parameter: 'text.format.{name}'.")
-    return dict(form["schema"])
+    schema: dict[str, Any] = {**form["schema"]}
+    return schema
 
 
 def _input_tokens(texts: list[str], tools: Any, media: dict[str, int]) -> int:
