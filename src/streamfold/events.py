@@ -8,6 +8,7 @@ runs in a task of its own, with a bounded buffer between.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 import anyio
 import msgspec
-from anyio.lowlevel import EventLoopToken, current_token
+from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 
 from .batch import spawn
 from .callbacks import BaseCallbackHandler, LLMResult
@@ -184,6 +185,8 @@ class _Buffer:
         self._left = False  # nobody takes any more
 
     def put(self, event: dict[str, Any]) -> Awaitable[None] | None:
+        if self._left:
+            return checkpoint()  # a cancelled run ends here, and its last words wait for nobody
         self._events.append(event)
         if threading.get_ident() == self._thread:
             self._news.set()
@@ -195,9 +198,11 @@ class _Buffer:
         while len(self._events) > _AHEAD and not self._left:
             self._room = anyio.Event()
             await self._room.wait()
+        if self._left:
+            await checkpoint()
 
     def leave(self) -> None:
-        """The consumer is gone: what is put from now on waits for nobody."""
+        """The consumer is gone: nothing is kept any more."""
         self._left = True
         self._room.set()
 
@@ -274,7 +279,8 @@ async def inline_events(
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON-ready data: messages by `to_dict`, errors by type and text."""
+    """`value` as JSON-ready data: messages by `to_dict`, errors by type and text; NaN and
+    infinities, for which JSON has no word, are None."""
     if isinstance(value, AIMessageChunk | BaseMessage):
         return value.to_dict()
     if isinstance(value, BaseException):
@@ -283,7 +289,10 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     try:
-        return msgspec.to_builtins(value, enc_hook=repr)
+        built = msgspec.to_builtins(value, enc_hook=repr)
     except (TypeError, ValueError):
         return repr(value)
+    return plain(built) if isinstance(built, dict | list | float) else built

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import anyio
 import anyio.to_thread
@@ -17,8 +17,6 @@ from .runnables import Runnable
 from .runs import Run, begin, inherited, inside
 
 __all__ = ["RunnableFunction", "runnable"]
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class RunnableFunction(Runnable):
@@ -159,9 +157,9 @@ def _added(items: list[Any]) -> Any:
 
 
 @overload
-def runnable(function: F) -> RunnableFunction: ...
+def runnable(function: Callable[..., Any]) -> RunnableFunction: ...
 @overload
-def runnable(*, name: str | None = None) -> Callable[[F], RunnableFunction]: ...
+def runnable(*, name: str | None = None) -> Callable[[Callable[..., Any]], RunnableFunction]: ...
 
 
 def runnable(function: Any = None, *, name: str | None = None) -> Any:

@@ -6,8 +6,8 @@ A tool call and its result belong together: none of these functions leaves one w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -72,11 +72,13 @@ def filter_messages(
     exclude_tool_calls: bool | Sequence[str] | None = None,
 ) -> list[BaseMessage]:
     """The messages that match one of the includes (all, without any) and none of the excludes.
+    Where only a call or only its result matches, the other is left out, too.
 
     `exclude_tool_calls`: True drops all calls with their results, a list those with these ids.
     """
     kept = []
-    for message in coerce_messages(list(messages), orphan_results=True):
+    listed = coerce_messages(list(messages), orphan_results=True)
+    for message in listed:
         if exclude_names and message.name in exclude_names:
             continue
         if exclude_types and _is(message, exclude_types):
@@ -91,23 +93,45 @@ def filter_messages(
         )
         if included:
             kept.append(message)
+    kept = _in_pairs(kept, listed)
     return _without_calls(kept, exclude_tool_calls) if exclude_tool_calls else kept
 
 
+def _calls(messages: Iterable[BaseMessage]) -> set[Any]:
+    """The ids of all calls, unreadable ones included: they are answered, too."""
+    return {
+        call["id"]
+        for message in messages
+        if isinstance(message, AIMessage)
+        for call in (*message.tool_calls, *message.invalid_tool_calls)
+    }
+
+
+def _results(messages: Iterable[BaseMessage]) -> set[Any]:
+    return {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
+
+
+def _in_pairs(kept: list[BaseMessage], whole: list[BaseMessage]) -> list[BaseMessage]:
+    """`kept` without the calls and results whose other half was in `whole` and is gone."""
+    halved = (_calls(whole) & _results(whole)) - (_calls(kept) & _results(kept))
+    return _without_calls(kept, halved) if halved else kept
+
+
 def _without_calls(
-    messages: list[BaseMessage], excluded: bool | Sequence[str]
+    messages: list[BaseMessage], excluded: bool | Collection[Any]
 ) -> list[BaseMessage]:
     def out(id: Any) -> bool:
-        return excluded is True or id in excluded  # type: ignore[operator]
+        return excluded is True or id in excluded  # type: ignore[operator,unused-ignore]
 
     kept: list[BaseMessage] = []
     for message in messages:
         if isinstance(message, ToolMessage) and out(message.tool_call_id):
             continue
         if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
-            message = _without_blocks(message, out)
-            if not message.content:
-                continue
+            if any(map(out, _calls([message]))):
+                message = _without_blocks(message, out)
+                if not message.content:
+                    continue
         kept.append(message)
     return kept
 
@@ -188,8 +212,7 @@ def trim_messages(
         )
     listed = coerce_messages(list(messages), orphan_results=True)
     split = text_splitter or (lambda text: text.splitlines(keepends=True))
-    counter: Counter = count
-    trimmer = _Trimmer(counter, max_tokens, split if allow_partial else None)
+    trimmer = _Trimmer(cast("Counter", count), max_tokens, split if allow_partial else None)
     if strategy == "first":
         return trimmer.first(listed, end_on)
     return trimmer.last(listed, start_on, end_on, include_system)
@@ -208,9 +231,7 @@ class _Trimmer:
         kept = messages[:fits]
         if self._split is not None and fits < len(messages):
             kept += self._part(kept, messages[fits], from_end=False)
-        while kept and end_on is not None and not _is(kept[-1], end_on):
-            kept.pop()
-        return _whole_calls(kept)
+        return _fitted(kept, messages, None, end_on)
 
     def last(
         self,
@@ -219,8 +240,8 @@ class _Trimmer:
         end_on: Kinds | None,
         include_system: bool,
     ) -> list[BaseMessage]:
-        while messages and end_on is not None and not _is(messages[-1], end_on):
-            messages = messages[:-1]
+        whole = messages
+        messages = _fitted(messages, whole, None, end_on)
         system: list[BaseMessage] = []
         if include_system and messages and isinstance(messages[0], SystemMessage):
             system, messages = messages[:1], messages[1:]
@@ -229,9 +250,7 @@ class _Trimmer:
         kept = messages[total - fits :]
         if self._split is not None and fits < total:
             kept = self._part(system + kept, messages[total - fits - 1], from_end=True) + kept
-        while kept and start_on is not None and not _is(kept[0], start_on):
-            kept.pop(0)
-        return system + _whole_calls(kept)
+        return system + _fitted(kept, whole, start_on, end_on)
 
     def _longest(
         self, messages: list[BaseMessage], part: Callable[[int], list[BaseMessage]]
@@ -262,15 +281,26 @@ class _Trimmer:
         return []
 
 
-def _whole_calls(messages: list[BaseMessage]) -> list[BaseMessage]:
-    """Without results whose call is gone, and without calls at the end whose results are gone."""
-    asked = {call["id"] for m in messages if isinstance(m, AIMessage) for call in m.tool_calls}
-    kept = [m for m in messages if not isinstance(m, ToolMessage) or m.tool_call_id in asked]
-    answered = {m.tool_call_id for m in kept if isinstance(m, ToolMessage)}
-    while kept:
-        last = kept[-1]
-        calls = last.tool_calls if isinstance(last, AIMessage) else []
-        if not calls or len(messages) == len(kept) or {c["id"] for c in calls} <= answered:
-            break
-        kept.pop()
+def _fitted(
+    kept: list[BaseMessage], whole: list[BaseMessage], start_on: Kinds | None, end_on: Kinds | None
+) -> list[BaseMessage]:
+    """`kept` without what must not begin or end it, and with whole exchanges only."""
+    before = None
+    while before != len(kept):
+        before = len(kept)
+        kept = _whole_calls(kept, whole)
+        while kept and start_on is not None and not _is(kept[0], start_on):
+            kept = kept[1:]
+        while kept and end_on is not None and not _is(kept[-1], end_on):
+            kept = kept[:-1]
     return kept
+
+
+def _whole_calls(kept: list[BaseMessage], whole: list[BaseMessage]) -> list[BaseMessage]:
+    """Without results whose call is gone, and without messages one of whose calls has lost its
+    result. A call that was not answered yet stays."""
+    answered, lost = _results(whole), _results(whole) - _results(kept)
+    torn = [m for m in kept if isinstance(m, AIMessage) and _calls([m]) & answered & lost]
+    there = [m for m in kept if not any(m is other for other in torn)]
+    calls = _calls(there)
+    return [m for m in there if not isinstance(m, ToolMessage) or m.tool_call_id in calls]

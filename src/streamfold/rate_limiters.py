@@ -7,6 +7,7 @@ threads, event loops and tasks. A model's limiter is asked before every request,
 
 from __future__ import annotations
 
+import heapq
 import math
 import threading
 import time
@@ -53,6 +54,7 @@ class _Bucket:
 
     def give(self, amount: float) -> None:
         """Put back what was not used (or take more, if negative)."""
+        self._refill()
         self._level = min(self._size, self._level + amount)
 
     def pause(self, seconds: float) -> None:
@@ -64,6 +66,29 @@ class _Bucket:
         now = self._clock()
         self._level = min(self._size, self._level + (now - self._at) * self._rate)
         self._at = now
+
+
+class _Turns:
+    """The turns of those who wait. A turn that is given back goes to whoever comes next: it must
+    not become a turn at the end of the queue, where somebody may have one at the same time."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._free: list[float] = []
+
+    def take(self, make: Callable[[], float], *, blocking: bool) -> float | None:
+        """The seconds until the next turn; `make` says how long a new one waits. None if that is
+        not now and there shall be no waiting."""
+        now = self._clock()
+        while self._free and self._free[0] < now:
+            heapq.heappop(self._free)  # nobody came in time
+        if not self._free:
+            return make()
+        return max(heapq.heappop(self._free) - now, 0.0) if blocking else None
+
+    def give(self, turn: float) -> None:
+        if turn > self._clock():
+            heapq.heappush(self._free, turn)
 
 
 def _check(name: str, value: Any, low: float = 0.0) -> float:
@@ -96,6 +121,8 @@ class InMemoryRateLimiter:
             )
         self._lock = threading.Lock()
         self._bucket = _Bucket(rate, max_bucket_size, clock)
+        self._clock = clock
+        self._turns = _Turns(clock)
 
     def acquire(self, *, blocking: bool = True) -> bool:
         """Wait for the turn of one request in this thread; False at once if not `blocking`."""
@@ -112,11 +139,12 @@ class InMemoryRateLimiter:
         if wait is None:
             return False
         if wait > 0:
+            turn = self._clock() + wait
             try:
                 await anyio.sleep(wait)
             except BaseException:
                 with self._lock:
-                    self._bucket.give(1)
+                    self._turns.give(turn)
                 raise
         return True
 
@@ -124,11 +152,12 @@ class InMemoryRateLimiter:
         with self._lock:
             if not blocking and self._bucket.wait_for(1) > 0:
                 return None
-            return self._bucket.take(1)
+            return self._turns.take(lambda: self._bucket.take(1), blocking=blocking)
 
     def back_off(self, seconds: float) -> None:
         """The provider asked to wait: nobody's turn comes before."""
         with self._lock:
+            self._turns = _Turns(self._clock)
             self._bucket.pause(seconds)
 
 
@@ -151,6 +180,8 @@ class TokenRateLimiter:
             raise ConfigurationError("give requests_per_minute, tokens_per_minute, or both")
         self._estimate = int(_check("estimate", estimate))
         self._lock = threading.Lock()
+        self._clock = clock
+        self._turns = _Turns(clock)
         self._requests = _per_minute("requests_per_minute", requests_per_minute, clock)
         self._tokens = _per_minute("tokens_per_minute", tokens_per_minute, clock)
         if tokens_per_minute is not None and estimate > tokens_per_minute:
@@ -172,20 +203,25 @@ class TokenRateLimiter:
         wait = self._turn(blocking)
         if wait is None:
             return False
+        turn = self._clock() + wait
         try:
             await anyio.sleep(wait)
         except BaseException:
-            self._give(1, self._estimate)
+            with self._lock:
+                self._turns.give(turn)
             raise
         return True
 
     def correct(self, usage: UsageMetadata) -> None:
         """What the request that was reserved for has really used."""
-        self._give(0, self._estimate - usage.get("total_tokens", self._estimate))
+        if self._tokens is not None:
+            with self._lock:
+                self._tokens.give(self._estimate - usage.get("total_tokens", self._estimate))
 
     def back_off(self, seconds: float) -> None:
         """The provider asked to wait: nobody's turn comes before."""
         with self._lock:
+            self._turns = _Turns(self._clock)
             for bucket in (self._requests, self._tokens):
                 if bucket is not None:
                     bucket.pause(seconds)
@@ -196,14 +232,9 @@ class TokenRateLimiter:
             there = [(bucket, amount) for bucket, amount in asked if bucket is not None]
             if not blocking and any(bucket.wait_for(amount) > 0 for bucket, amount in there):
                 return None
-            return max(bucket.take(amount) for bucket, amount in there)
-
-    def _give(self, requests: int, tokens: int) -> None:
-        with self._lock:
-            if self._requests is not None:
-                self._requests.give(requests)
-            if self._tokens is not None:
-                self._tokens.give(tokens)
+            return self._turns.take(
+                lambda: max(bucket.take(amount) for bucket, amount in there), blocking=blocking
+            )
 
 
 def _per_minute(name: str, limit: float | None, clock: Callable[[], float]) -> _Bucket | None:

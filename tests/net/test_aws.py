@@ -299,8 +299,12 @@ async def test_where_the_region_is_looked_for(
     monkeypatch.setenv("AWS_REGION", "us-west-2")
     assert AwsCredentials().find_region() == "us-west-2"
     assert AwsCredentials(region="us-gov-west-1").find_region() == "us-gov-west-1"
-    model = init_chat_model(MODEL, model_provider="bedrock", region="us-east-2", api_key="k")
-    assert "bedrock-runtime.us-east-2.amazonaws.com" in str(model._address.base_url)
+    server = Server()
+    model = init_chat_model(
+        MODEL, model_provider="bedrock", region="us-east-2", api_key="k", http_client=server.client
+    )
+    await model.ainvoke("hi")
+    assert server.asked[0].url.host == "bedrock-runtime.us-east-2.amazonaws.com"
 
 
 async def test_no_region(no_aws: Path, monkeypatch: pytest.MonkeyPatch) -> None:

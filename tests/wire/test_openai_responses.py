@@ -465,7 +465,7 @@ def test_a_call_that_the_provider_ran(
 CLIENT_RUNS: list[tuple[str, Body, Body]] = [
     ("computer", {"action": {"type": "wait"}}, {"type": "wait"}),
     ("computer", {"actions": [{"type": "wait"}]}, {"actions": [{"type": "wait"}]}),
-    ("local_shell", {"action": {"type": "exec", "command": ["ls"]}}, None or {}),
+    ("local_shell", {"action": {"command": ["ls"]}}, {"command": ["ls"]}),
     ("shell", {"action": {"commands": ["ls"]}}, {"commands": ["ls"]}),
     ("apply_patch", {"operation": {"type": "delete_file"}}, {"type": "delete_file"}),
     ("tool_search", {"arguments": {"queries": ["x"]}}, {"queries": ["x"]}),
@@ -481,7 +481,7 @@ def test_a_call_that_the_caller_may_run(name: str, fields: Body, args: Body) -> 
     item = {"id": "x_1", "type": f"{name}_call", "call_id": "call_1", **fields}
     (block,) = blocks(both(item, added={**item, "status": "in_progress"}))
     assert (block["type"], block["name"], block["id"]) == ("server_tool_call", name, "x_1")
-    assert block["args"] == (args or fields["action"])
+    assert block["args"] == args
     assert block["extras"] == {"call_id": "call_1"}
 
 

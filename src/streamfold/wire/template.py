@@ -118,7 +118,7 @@ def _parsed(payload: bytes) -> Any:
 
 
 def _counter(payload: bytes, marked: Any, key: str) -> bytes:
-    """The `key` of `marked` and its number, as they stand in `payload`; nothing if there are none."""
+    """The `key` of `marked` and its number, as they stand in `payload`; empty if none."""
     number = marked.get(key) if isinstance(marked, dict) else None
     if type(number) is not int or number < 0:
         return b""

@@ -28,7 +28,6 @@ from streamfold.testing.answers import (
 )
 from streamfold.testing.prose import pieces, tokens
 from streamfold.testing.server import Request
-from streamfold.wire.eventstream import encode_message
 
 __all__ = ["DIALECT"]
 
@@ -362,6 +361,8 @@ class _Stream:
 
     def message(self, kind: str, header: str, name: str, data: bytes) -> None:
         headers = {header: name, ":content-type": "application/json", ":message-type": kind}
+        from streamfold.wire.eventstream import encode_message  # only when a stream is asked for
+
         self.frames.append(encode_message(headers, data))
 
     def block(self, index: int, block: _Block) -> None:

@@ -242,8 +242,8 @@ def _schema(body: _Body) -> dict[str, Any] | None:
     for name in ("name", "schema"):
         if form.get(name) is None:
             raise Rejected("bad_request", f"Missing required parameter: 'text.format.{name}'.")
-    schema: dict[str, Any] = {**form["schema"]}
-    return schema
+    schema: Any = form["schema"]
+    return dict(schema)
 
 
 def _input_tokens(texts: list[str], tools: Any, media: dict[str, int]) -> int:
@@ -333,7 +333,8 @@ def _message(prompt: Prompt, answer: Answer, cut: bool) -> _Streamed:
     for place, note in enumerate(notes):
         told = {"annotation_index": place, "annotation": note}
         events.append(("output_text.annotation.added", {**at, **told}))
-    events.append((f"{kind}.done", {**at, key: answer.text}))
+    scored = {"logprobs": part["logprobs"]} if "logprobs" in part else {}
+    events.append((f"{kind}.done", {**at, key: answer.text, **scored}))
     events.append(("content_part.done", {**at, "part": part}))
     status = "incomplete" if cut else "completed"
     item = {**item, "status": status, "content": [part], "role": "assistant"}
@@ -434,7 +435,10 @@ def _usage(prompt: Prompt, answer: Answer) -> Item:
     usage = answer.counted(prompt)
     return {
         "input_tokens": usage.input,
-        "input_tokens_details": {"cached_tokens": usage.cache_read},
+        "input_tokens_details": {
+            "cache_write_tokens": usage.cache_creation,
+            "cached_tokens": usage.cache_read,
+        },
         "output_tokens": usage.output,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning},
         "total_tokens": usage.input + usage.output,
