@@ -175,9 +175,9 @@ def test_any_object_with_one_method_is_a_handler(embedded: EmbeddedProvider) -> 
 def test_errors_bring_what_had_arrived() -> None:
     """`on_llm_error` has the partial answer; nothing else comes after it."""
     log = Log()
-    with EmbeddedProvider(script=[Answer("Half an", error="overloaded")]) as provider:
-        with pytest.raises(ServerError) as caught:
-            list(model(provider).stream("hi", {"callbacks": [log]}))
+    script = [Answer("Half an", error="overloaded")]
+    with EmbeddedProvider(script=script) as provider, pytest.raises(ServerError) as caught:
+        list(model(provider).stream("hi", {"callbacks": [log]}))
     assert log.names == ["on_chat_model_start", "on_llm_new_token", "on_llm_error"]
     _, (error,), kwargs = log.heard[-1]
     assert error is caught.value
@@ -222,7 +222,9 @@ def test_tokens_are_heard_on_request_only(embedded: EmbeddedProvider) -> None:
 
     log, tokens = Log(), Tokens()
     model(embedded).invoke("hi", {"callbacks": [log]})
-    assert "stream" not in embedded.requests[-1].json() or not embedded.requests[-1].json()["stream"]
+    assert (
+        "stream" not in embedded.requests[-1].json() or not embedded.requests[-1].json()["stream"]
+    )
     answer = model(embedded).invoke("hi", {"callbacks": [tokens]})
     assert embedded.requests[-1].json()["stream"] is True
     texts = [args[0] for name, args, _ in tokens.heard if name == "on_llm_new_token"]
@@ -262,8 +264,9 @@ def test_cost_is_money_or_none() -> None:
     script = [Answer("a", usage=Usage(1_000_000, 1_000_000))] * 3
     with EmbeddedProvider(script=script) as provider:
         model(provider).batch(["a", "b"], {"callbacks": [usage]})
-        other = init_chat_model("gpt-none", base_url=f"{provider.url}/v1", api_key="k",
-                                model_provider="openai")
+        other = init_chat_model(
+            "gpt-none", base_url=f"{provider.url}/v1", api_key="k", model_provider="openai"
+        )
         other.invoke("c", {"callbacks": [usage]})
     assert usage.cost[NAME] == pytest.approx(2 * (2.0 + 8.0))
     (unknown,) = (cost for name, cost in usage.cost.items() if name != NAME)
@@ -275,11 +278,10 @@ async def test_usage_of_a_stream_that_was_left_counts() -> None:
     """What the provider had reported until then, it bills."""
     usage = UsageMetadataCallbackHandler()
     async with EmbeddedProvider(script=["one two three"], chunk_delay=0.05) as provider:
-        async with claude(provider).astream("hi", {"callbacks": [usage]}) as stream:
-            async for chunk in stream:
-                if chunk.text:
-                    break
-            await stream.aclose()
+        stream = claude(provider).astream("hi", {"callbacks": [usage]})
+        while not (await anext(stream)).text:
+            pass
+        await stream.aclose()
     (counted,) = usage.usage_metadata.values()
     assert counted["input_tokens"] > 0
 
@@ -342,11 +344,15 @@ def test_nested_context_managers_both_hear(embedded: EmbeddedProvider) -> None:
 def test_nothing_is_left_behind() -> None:
     """After a hundred entries, errors included, no handler is kept."""
     left = []
-    for _ in range(100):
-        with pytest.raises(KeyError), get_usage_metadata_callback() as usage:
+
+    def enter() -> None:
+        with get_usage_metadata_callback() as usage:
             left.append(weakref.ref(usage))
             raise KeyError
-    del usage
+
+    for _ in range(100):
+        with pytest.raises(KeyError):
+            enter()
     gc.collect()
     assert callbacks.handlers_of(None) == ()
     assert [ref() for ref in left if ref() is not None] == []

@@ -38,6 +38,17 @@ async def collected(source: AsyncIterator[Any]) -> list[Any]:
     return [item async for item in source]
 
 
+async def failing(source: AsyncIterator[Any], error: type[Exception]) -> tuple[list[Any], Any]:
+    """What came before the error, and the error."""
+    events = []
+    try:
+        async for event in source:
+            events.append(event)
+    except error as raised:
+        return events, raised
+    raise AssertionError(f"{error.__name__} was not raised")
+
+
 def names(events: list[Any]) -> list[str]:
     """What happened, repetitions of one event in a row as one."""
     found = [f"{event['event']} {event['name']}" for event in events]
@@ -191,13 +202,11 @@ async def test_an_error_is_an_event_and_then_raised() -> None:
             async def app(text: str, asked: Any = asked) -> Any:
                 return await asked.ainvoke(text)
 
-            events = []
-            with pytest.raises(ServerError) as caught:
-                async for event in (app if nested else asked).astream_events("hi"):
-                    events.append(event)
+            source = (app if nested else asked).astream_events("hi")
+            events, raised = await failing(source, ServerError)
         assert_sound(events)
         (error,) = [event for event in events if event["event"] == "on_chat_model_error"]
-        assert error["data"]["error"] is caught.value
+        assert error["data"]["error"] is raised
         assert error["data"]["output"].text == "Half an"
         if nested:
             assert names(events)[-1] == "on_chain_error app"
@@ -395,14 +404,9 @@ async def test_serialized_events_are_json() -> None:
             await look.ainvoke(first.tool_calls[0]["args"])
             return await asked.ainvoke(text)
 
-        events = []
-        with pytest.raises(ServerError):
-            async for event in app.astream_events(
-                [HumanMessage("hi")],
-                {"metadata": {"when": UUID(int=2), "n": float("nan")}, "tags": ["t"]},
-                serialize=True,
-            ):
-                events.append(event)
+        config = {"metadata": {"when": UUID(int=2), "n": float("nan")}, "tags": ["t"]}
+        source = app.astream_events([HumanMessage("hi")], config, serialize=True)
+        events, _ = await failing(source, ServerError)
     assert_sound(events)
     assert json.loads(json.dumps(events, allow_nan=False)) == events
     last = events[-1]
@@ -444,11 +448,10 @@ async def test_other_versions_are_refused(embedded: EmbeddedProvider) -> None:
 
 async def test_what_cannot_be_sent_is_said_without_an_event(embedded: EmbeddedProvider) -> None:
     """A wrong input never was a run."""
-    events = []
+    before = len(embedded.requests)
     with pytest.raises(ConfigurationError):
-        async for event in model(embedded).astream_events(5):
-            events.append(event)
-    assert events == []
+        await collected(model(embedded).astream_events(5))
+    assert len(embedded.requests) == before
 
 
 async def test_events_inside_a_run_are_nested_in_it(embedded: EmbeddedProvider) -> None:

@@ -300,7 +300,7 @@ async def test_configurations_are_checked(embedded: EmbeddedProvider, config: An
 async def test_with_config_is_joined_with_the_config_of_the_call(
     embedded: EmbeddedProvider,
 ) -> None:
-    """Tags are joined, metadata merged by key with the call's winning; the model stays as it was."""
+    """Tags are joined, metadata merged by key, the call's last; the model stays as it was."""
     starts = Starts()
     plain = model(embedded)
     changed = plain.with_config(

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NotRequired, Optional, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import anyio.to_thread
 import msgspec
@@ -38,7 +38,7 @@ class Movie(pydantic.BaseModel):
     title: str = pydantic.Field(description="its name")
     year: int
     genre: Genre = Genre.DRAMA
-    cast: Optional[list[Actor]] = None
+    cast: list[Actor] | None = None
 
 
 class MovieDict(TypedDict):
@@ -64,7 +64,7 @@ class OtherDict(typing_extensions.TypedDict):
 class MovieData:
     title: str
     year: int
-    next: Optional[MovieData] = None
+    next: MovieData | None = None
 
 
 class MovieStruct(msgspec.Struct):
@@ -247,7 +247,9 @@ def test_a_bad_answer_is_an_error_with_the_message(method: str, answer: Answer, 
         with pytest.raises(StructuredOutputError, match=told) as caught:
             model.invoke("Up?")
         assert isinstance(caught.value.raw, AIMessage)
-        assert answer.tool_calls or answer.finish == "refusal" or caught.value.raw.text == answer.text
+        assert (
+            answer.tool_calls or answer.finish == "refusal" or caught.value.raw.text == answer.text
+        )
         with pytest.raises(StructuredOutputError, match=told):
             list(model.stream("Up?"))
         both = openai(provider).with_structured_output(Movie, method=method, include_raw=True)
@@ -276,7 +278,8 @@ def test_include_raw_does_not_swallow_errors_of_the_provider() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['```json\n{"title": "Up", "year": 2009}\n```', '\n```\n{"title":"Up","year":2009}```\n']
+    "text",
+    ['```json\n{"title": "Up", "year": 2009}\n```', '\n```\n{"title":"Up","year":2009}```\n'],
 )
 def test_fenced_json_is_read(text: str) -> None:
     """Models without a JSON mode of their own like to fence it."""
@@ -433,9 +436,7 @@ def test_a_restarted_stream_ends_with_the_second_answer() -> None:
     first = Answer(json.dumps(GIVEN)[:12], error="overloaded")
     script = [first, json.dumps({"title": "Second", "year": 2})]
     with EmbeddedProvider(script=script) as provider:
-        retried = openai(provider).with_retry(
-            restart_streams=True, wait_exponential_jitter=False
-        )
+        retried = openai(provider).with_retry(restart_streams=True, wait_exponential_jitter=False)
         model = retried.with_structured_output(MOVIE_JSON)
         items = list(model.stream("Up?"))
     assert items[-1] == {"title": "Second", "year": 2}

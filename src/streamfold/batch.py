@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
-from .config import DEFAULT_CONCURRENCY, RunnableConfig, config_for_each, merge_configs
+from .config import DEFAULT_CONCURRENCY, config_for_each
 from .errors import ConfigurationError
 
 __all__ = ["BatchStream", "abatch", "spawn"]
@@ -46,7 +47,7 @@ class _Runner:
     ) -> None:
         self.inputs = _checked_inputs(inputs)
         self.configs = config_for_each(config, len(self.inputs))
-        self._concurrency = _concurrency(merge_configs(own_config, *self.configs[:1]))
+        self._concurrency = _concurrency(*self.configs[:1], own_config)
         self.finished: dict[int, Any] = {}
         self._invoke = invoke
         self._kwargs = kwargs
@@ -61,31 +62,32 @@ class _Runner:
         slots = anyio.CapacityLimiter(self._concurrency)
 
         async def one(index: int) -> None:
-            async with slots:
-                try:
-                    result = await self._invoke(
-                        self.inputs[index], self.configs[index], **self._kwargs
-                    )
-                except Exception as error:
-                    if not self._keep_errors:
-                        failure.append(error)
-                        group.cancel_scope.cancel()
-                        return
-                    result = error
+            try:
+                result = await self._invoke(self.inputs[index], self.configs[index], **self._kwargs)
+            except Exception as error:
+                if not self._keep_errors:
+                    failure.append(error)
+                    group.cancel_scope.cancel()
+                    return
+                result = error
+            slots.release_on_behalf_of(index)
             self.finished[index] = result
             if done is not None:
                 await done(index, result)
 
         async with anyio.create_task_group() as group:
-            for index in range(len(self.inputs)):
+            for index in range(len(self.inputs)):  # in their order, and no task before its turn
+                await slots.acquire_on_behalf_of(index)
                 group.start_soon(one, index)
         if failure:
             failure[0].finished = self.finished  # type: ignore[attr-defined]
             raise failure[0]
 
 
-def _concurrency(config: RunnableConfig) -> float:
-    limit = config.get("max_concurrency", DEFAULT_CONCURRENCY)
+def _concurrency(*configs: Mapping[str, Any]) -> float:
+    """What the first of `configs` says that says something; None is no limit."""
+    said = (config["max_concurrency"] for config in configs if "max_concurrency" in config)
+    limit = next(said, DEFAULT_CONCURRENCY)
     return math.inf if limit is None else limit
 
 
@@ -194,8 +196,10 @@ class _Supervised:
             raise
 
     def drop(self) -> None:
-        self.scope.cancel()
         self._results.close()
+        if not self._gone.is_set():
+            with suppress(RuntimeError):  # the loop has ended, and the calls with it
+                self.scope.cancel()
 
     async def stop(self) -> None:
         self.scope.cancel()

@@ -35,7 +35,7 @@ def count_tokens_approximately(
 ) -> int:
     """A quick estimate of tokens: a quarter of the characters, 3 per message, 85 per image."""
     total = 0.0
-    for message in coerce_messages(list(messages), orphan_results=True):
+    for message in _coerced(messages):
         characters = len(message.role) + len(message.name or "")
         for block in message.content_blocks:
             if block["type"] == "image":
@@ -48,6 +48,12 @@ def count_tokens_approximately(
             characters += len(message.tool_call_id)
         total += math.ceil(characters / chars_per_token) + extra_tokens_per_message
     return math.ceil(total)
+
+
+def _coerced(messages: Iterable[Any]) -> list[BaseMessage]:
+    """Messages of any form; none are an empty list."""
+    listed = list(messages)
+    return list(coerce_messages(listed, orphan_results=True)) if listed else []
 
 
 def _is(message: BaseMessage, kinds: Kinds) -> bool:
@@ -77,7 +83,7 @@ def filter_messages(
     `exclude_tool_calls`: True drops all calls with their results, a list those with these ids.
     """
     kept = []
-    listed = coerce_messages(list(messages), orphan_results=True)
+    listed = _coerced(messages)
     for message in listed:
         if exclude_names and message.name in exclude_names:
             continue
@@ -127,11 +133,10 @@ def _without_calls(
     for message in messages:
         if isinstance(message, ToolMessage) and out(message.tool_call_id):
             continue
-        if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
-            if any(map(out, _calls([message]))):
-                message = _without_blocks(message, out)
-                if not message.content:
-                    continue
+        if isinstance(message, AIMessage) and any(map(out, _calls([message]))):
+            message = _without_blocks(message, out)
+            if not message.content:
+                continue
         kept.append(message)
     return kept
 
@@ -154,7 +159,7 @@ def merge_message_runs(
     Texts are joined with `chunk_separator`, lists of blocks one after the other.
     """
     merged: list[BaseMessage] = []
-    for message in coerce_messages(list(messages), orphan_results=True):
+    for message in _coerced(messages):
         last = merged[-1] if merged else None
         mergeable = last is not None and type(last) is type(message)
         if not mergeable or isinstance(message, ToolMessage):
@@ -210,7 +215,7 @@ def trim_messages(
         raise ConfigurationError(
             f"token_counter is {token_counter!r:.60}: expected a function or 'approximate'"
         )
-    listed = coerce_messages(list(messages), orphan_results=True)
+    listed = _coerced(messages)
     split = text_splitter or (lambda text: text.splitlines(keepends=True))
     trimmer = _Trimmer(cast("Counter", count), max_tokens, split if allow_partial else None)
     if strategy == "first":

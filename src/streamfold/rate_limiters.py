@@ -203,13 +203,14 @@ class TokenRateLimiter:
         wait = self._turn(blocking)
         if wait is None:
             return False
-        turn = self._clock() + wait
-        try:
-            await anyio.sleep(wait)
-        except BaseException:
-            with self._lock:
-                self._turns.give(turn)
-            raise
+        if wait > 0:
+            turn = self._clock() + wait
+            try:
+                await anyio.sleep(wait)
+            except BaseException:
+                with self._lock:
+                    self._turns.give(turn)
+                raise
         return True
 
     def correct(self, usage: UsageMetadata) -> None:

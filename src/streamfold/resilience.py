@@ -156,19 +156,22 @@ class RunnableWithFallbacks(Runnable):
         self, input: Any, config: Mapping[str, Any] | None, kwargs: Mapping[str, Any]
     ) -> AsyncGenerator[list[Any], None]:
         first: BaseException | None = None
+        last: BaseException | None = None
         shown = False
         for place, runnable in enumerate(self.runnables):
+            void = shown
             try:
                 async with aclosing(runnable._stream(input, config, **kwargs)()) as batches:
                     async for batch in batches:
-                        if shown and first is not None and place:
-                            reason = f"{type(first).__name__}: {first}"
+                        if void:
+                            void = False
+                            reason = f"{type(last).__name__}: {last}"
                             yield [fold_events([Restart(attempt=place + 1, reason=reason)])]
-                            place = 0
                         shown = True
                         yield batch
                 return
             except self._types as error:
+                last = error
                 first = first or error
                 if shown and not self._restart:
                     raise

@@ -313,16 +313,13 @@ class ChatModel(Runnable):
         spoken = self._spoken(params)
         address = self._address(spoken.NAME)
         request = spoken.encode(self._request(input, params, stream))
-        timeouts = settings.timeouts
-        if "timeout" in said:
-            timeouts = Timeouts.of(said["timeout"])
         limits, name = settings.limits, self._vendor.name
         return Call(
             request=request,
             base_url=address.base_url,
             decoder=lambda: spoken.Decoder(limits, provider=name),
             connections=self._connections,
-            timeouts=timeouts,
+            timeouts=Timeouts.of(params["timeout"]) if "timeout" in params else settings.timeouts,
             limits=limits,
             max_retries=params.get("max_retries", settings.max_retries),
             stream=stream,

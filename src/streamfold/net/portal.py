@@ -173,11 +173,15 @@ class _Job:
     # Callbacks of the loop, which runs them in the order in which they were asked for.
 
     def _begin(self) -> None:
-        if "sniffio" in sys.modules:  # the calling thread's context may say trio
-            sys.modules["sniffio"].current_async_library_cvar.set("asyncio")
-        self._scope = anyio.CancelScope()
-        assert self._background is not None
-        self._background.group.start_soon(self._run)
+        try:
+            sniffio = sys.modules.get("sniffio")
+            if sniffio is not None:  # the calling thread's context may say trio
+                sniffio.current_async_library_cvar.set("asyncio")
+            self._scope = anyio.CancelScope()
+            assert self._background is not None
+            self._background.group.start_soon(self._run)
+        except Exception as error:
+            self.answers.put(_End(error=error))
 
     def _cancel(self) -> None:
         if self._scope is None:

@@ -147,6 +147,7 @@ class Decoder(BaseDecoder):
         }
         reason = end.get("stop_reason")
         if reason:
+            self._complete_calls()
             self.finish(FINISH_REASONS.get(reason, reason), end)
         elif end:
             self.metadata(end)
@@ -160,6 +161,7 @@ class Decoder(BaseDecoder):
 
     def _finish_up(self) -> None:
         if not self.finished:
+            self._complete_calls()
             self.finish(None)
 
     # ---- blocks ----------------------------------------------------------------------------------
@@ -235,11 +237,19 @@ class Decoder(BaseDecoder):
         kind = self._kinds.pop(index, None)
         if kind is None:
             return
-        # The input came whole with the start of the block, and no piece of it followed.
+        self._complete_call(index, kind)
+        self.end_block(kind, index)
+
+    def _complete_call(self, index: Any, kind: str) -> None:
+        """The input came whole with the start of the block, if no piece of it followed."""
         given = self._inputs.pop(index, None)
         if given:
             self.tool_call(index=index, args=args_text(given), kind=kind)
-        self.end_block(kind, index)
+
+    def _complete_calls(self) -> None:
+        """The answer ends, and there are blocks that were not closed."""
+        for index in list(self._inputs):
+            self._complete_call(index, self._kinds[index])
 
     # ---- deltas ----------------------------------------------------------------------------------
 

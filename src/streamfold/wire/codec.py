@@ -344,12 +344,17 @@ class Decoder:
             self._pending.append(event)
 
     def end_block(self, kind: str, key: Any) -> None:
-        """The block is complete. What would be a second end says nothing."""
-        number = self._open.pop((kind, key), None)
+        """The block is complete. What would be a second end says nothing. The `key` of a tool call
+        is the index of its pieces."""
+        place = (kind, key)
+        if kind in self._books and place not in self._open:
+            call = self._books[kind].find(None, key, None)
+            place = (kind, ("call", call.number)) if call is not None else place
+        number = self._open.pop(place, None)
         if number is not None:
             self._drop_half(kind, number)
             self._pending.append(BlockEnd(kind, number))
-        if self._current == (kind, key):
+        if self._current == place:
             self._current = None
 
     def finish(self, reason: str | None, metadata: dict[str, Any] | None = None) -> None:

@@ -39,7 +39,7 @@ from typing import Any, ClassVar, Final
 from ..chunks import AIMessageChunk
 from ..deltas import Annotation, TextDelta, join_text
 from ..errors import ContentFilterError, StreamProtocolError
-from ..usage import UsageMetadata, make_usage
+from ..usage import UsageMetadata, make_usage, token_count
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, text_or_none
 from .gemini_grounding import cite, merged_grounding
@@ -162,7 +162,7 @@ class Decoder(BaseDecoder):
         self.start(
             text_or_none(payload.get("responseId")), text_or_none(payload.get("modelVersion"))
         )
-        self._report({key: value for key, value in payload.items() if key not in _READ_FIELDS})
+        self._report(payload, _READ_FIELDS)
         error = payload.get("error")
         candidates = payload.get("candidates")
         for candidate in candidates if isinstance(candidates, list) else ():
@@ -195,7 +195,7 @@ class Decoder(BaseDecoder):
         for part in parts if isinstance(parts, list) else ():
             if isinstance(part, dict):
                 self._part(part)
-        self._report({k: v for k, v in candidate.items() if k not in _READ_CANDIDATE_FIELDS})
+        self._report(candidate, _READ_CANDIDATE_FIELDS)
         self._logprobs(candidate)
         self._take_sources(candidate)
         reason = candidate.get("finishReason")
@@ -211,11 +211,14 @@ class Decoder(BaseDecoder):
             meant = "tool_calls"
         self.finish(meant, {"finish_reason": reason} if reason else None)
 
-    def _report(self, fields: Mapping[str, Any]) -> None:
-        """Metadata that is new since it was last reported; it travels with the next content."""
-        new = {k: v for k, v in fields.items() if v is not None and self._seen.get(k) != v}
+    def _report(self, fields: Mapping[str, Any], read: frozenset[str] = frozenset()) -> None:
+        """Metadata, but for what is `read` elsewhere, that is new since it was last reported; it
+        travels with the next content."""
+        seen = self._seen
+        rest = [key for key in fields if key not in read]
+        new = {k: fields[k] for k in rest if fields[k] is not None and fields[k] != seen.get(k)}
         if new:
-            self._seen.update(new)
+            seen.update(new)
             self.metadata({_snake(key): value for key, value in new.items()}, visible=False)
 
     def _usage(self, usage: Any) -> None:
@@ -223,7 +226,7 @@ class Decoder(BaseDecoder):
         if not isinstance(usage, dict) or not usage or usage == self._seen.get("usage"):
             return
         self._seen["usage"] = usage
-        counts = any(key.endswith("TokenCount") for key in usage)
+        counts = "totalTokenCount" in usage or "promptTokenCount" in usage
         if counts:
             self.usage(read_usage(usage))
         self.metadata({"usage": usage}, visible=counts)
@@ -473,7 +476,7 @@ class Decoder(BaseDecoder):
         return {number: "".join(pieces) for number, pieces in texts.items()}
 
 
-def _list(fields: dict[str, Any], name: str) -> list[Any]:
+def _list(fields: Mapping[str, Any], name: str) -> list[Any]:
     value = fields.get(name)
     return value if isinstance(value, list) else []
 
@@ -501,25 +504,19 @@ def _tool_name(call: dict[str, Any]) -> str:
 
 def read_usage(usage: Mapping[str, Any]) -> UsageMetadata:
     """Gemini counts what its own tools read, and what it thinks, apart from prompt and answer."""
-    counts = {key: value for key, value in usage.items() if isinstance(value, int)}
-    prompt, used = counts.get("promptTokenCount"), counts.get("toolUsePromptTokenCount")
-    answer, thoughts = counts.get("candidatesTokenCount"), counts.get("thoughtsTokenCount")
-    into = {"cache_read": counts.get("cachedContentTokenCount"), "tool_use": used}
+    used, thoughts = usage.get("toolUsePromptTokenCount"), usage.get("thoughtsTokenCount")
+    into = {"cache_read": usage.get("cachedContentTokenCount"), "tool_use": used}
+    out = {"reasoning": thoughts}
+    for details, found in ((into, "promptTokensDetails"), (out, "candidatesTokensDetails")):
+        for item in _list(usage, found):
+            details[str(item.get("modality")).lower()] = item.get("tokenCount")
     return make_usage(
-        (prompt or 0) + (used or 0),
-        (answer or 0) + (thoughts or 0),
-        counts.get("totalTokenCount"),
-        input_details={**into, **_modalities(usage.get("promptTokensDetails"))},
-        output_details={"reasoning": thoughts, **_modalities(usage.get("candidatesTokensDetails"))},
+        (token_count(usage.get("promptTokenCount")) or 0) + (token_count(used) or 0),
+        (token_count(usage.get("candidatesTokenCount")) or 0) + (token_count(thoughts) or 0),
+        usage.get("totalTokenCount"),
+        input_details=into,
+        output_details=out,
     )
-
-
-def _modalities(details: Any) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for item in details if isinstance(details, list) else ():
-        if isinstance(item, dict) and isinstance(item.get("tokenCount"), int):
-            found[str(item.get("modality")).lower()] = item["tokenCount"]
-    return found
 
 
 #: Audio without a head of its own, whose samples may be cut anywhere.

@@ -76,7 +76,7 @@ class Decoder(BaseDecoder):
         choices = payload.get("choices")
         if isinstance(choices, list):
             for choice in choices:
-                if isinstance(choice, dict) and _is_first(choice):
+                if _is_first(choice):
                     self._choice(choice, broken=bool(error))
         usage = _usage_of(payload)
         if usage is not None:
@@ -89,7 +89,9 @@ class Decoder(BaseDecoder):
     def _whole(self, payload: dict[str, Any]) -> None:
         self._is_whole = True
         self._event(None, payload)
-        if self.error is None and not self.finished and payload.get("choices"):
+        choices = payload.get("choices")
+        answered = isinstance(choices, list) and any(_is_first(choice) for choice in choices)
+        if self.error is None and not self.finished and answered:
             self.finish(None)  # the body is whole, even where it gives no reason
 
     def _fields(self, payload: dict[str, Any]) -> None:
@@ -277,9 +279,9 @@ def _after_reasoning(field: tuple[str, Any]) -> bool:
     return not field[0].startswith("reasoning")
 
 
-def _is_first(choice: dict[str, Any]) -> bool:
+def _is_first(choice: Any) -> bool:
     """Only the first choice is the message; with `n` > 1 the others are not mixed into it."""
-    return choice.get("index") in (0, None, "0")
+    return isinstance(choice, dict) and choice.get("index") in (0, None, "0")
 
 
 def _is_list(value: Any) -> bool:

@@ -251,6 +251,23 @@ def test_citations_point_at_the_text_they_support() -> None:
     assert found == 21
 
 
+@pytest.mark.parametrize("recording", params(ANSWERS))
+def test_the_same_over_the_network(recording: Body) -> None:
+    """The type of the body tells the framing: an array comes as plain JSON."""
+    exchange = Exchange.from_recording(recording)
+    with ReplayServer([exchange], chunking=11) as server:
+        model = init_chat_model("google_genai:gemini-x", base_url=server.url, api_key="k")
+        if recording["stream"]:
+            *first, last = model.stream("hi")
+            message = sum([*first, last], AIMessageChunk()).to_message()
+        else:
+            message = model.invoke("hi")
+    expected = answer(recording)
+    if expected.id is None:  # ids of calls are made from it
+        assert not expected.tool_calls
+    assert message == expected
+
+
 # ---- errors --------------------------------------------------------------------------------------
 
 CLASSES: dict[str, type[ProviderError]] = {

@@ -1,0 +1,525 @@
+"""Many calls at once: order, limits, failures, results as they come, and leaving early."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+import streamfold
+from streamfold import init_chat_model
+from streamfold.errors import ConfigurationError, InvalidRequestError, RateLimitError
+from streamfold.testing import LoopbackServer, Reply, Request
+
+SRC = str(Path(streamfold.__file__).parents[1])
+MODES = pytest.mark.parametrize("mode", ["asyncio", "trio", "sync"])
+METHODS = pytest.mark.parametrize("method", ["batch", "as_completed"])
+
+
+class Echo(LoopbackServer):
+    """Answers a question with itself; some words have a meaning.
+
+    "hang" is never answered, "fail" is a 400, "late" waits until `release` is called. `most` is
+    how many requests it was busy with at once.
+    """
+
+    def __init__(self, delay: float = 0.0) -> None:
+        super().__init__(self._respond)
+        self._delay = delay
+        self.most = 0
+
+    def _respond(self, request: Request) -> Reply:
+        self.most = max(self.most, self.open_connections)
+        text = request.json()["messages"][-1]["content"]
+        if "fail" in text:
+            return Reply(status=400, body=b'{"error": {"message": "as you wish"}}')
+        if "limited" in text:
+            return Reply(status=429, body=b'{"error": {"code": "insufficient_quota"}}')
+        delay = float(text.split()[1]) if text.startswith("wait ") else self._delay
+        message = (
+            f'{{"choices": [{{"message": {{"content": "{text}"}}, "finish_reason": "stop"}}]}}'
+        )
+        return Reply(
+            headers={"content-type": "application/json"},
+            body=[message.encode()],
+            head_delay=delay,
+            end="hang" if "hang" in text else "whole",
+        )
+
+
+@pytest.fixture
+def server() -> Iterator[Echo]:
+    with Echo() as running:
+        yield running
+
+
+def model_at(server: LoopbackServer, **fields: Any) -> Any:
+    return init_chat_model("openai:gpt-4.1", base_url=server.url + "/v1", api_key="any", **fields)
+
+
+def run(mode: str, model: Any, inputs: Any, config: Any = None, **kwargs: Any) -> list[str]:
+    """The texts of `batch`, or the errors' class names."""
+
+    async def main() -> list[Any]:
+        with anyio.fail_after(10):
+            return list(await model.abatch(inputs, config, **kwargs))
+
+    if mode == "sync":
+        with model:
+            found = model.batch(inputs, config, **kwargs)
+    else:
+        found = anyio.run(main, backend=mode)
+    return [shown(one) for one in found]
+
+
+def pairs(
+    mode: str, model: Any, inputs: Any, config: Any = None, **kwargs: Any
+) -> list[tuple[int, str]]:
+    """The same of `batch_as_completed`, with the indexes, in the order of arrival."""
+    found = []
+
+    async def main() -> None:
+        with anyio.fail_after(10):
+            async for index, one in model.abatch_as_completed(inputs, config, **kwargs):
+                found.append((index, shown(one)))
+
+    if mode == "sync":
+        with model:
+            for index, one in model.batch_as_completed(inputs, config, **kwargs):
+                found.append((index, shown(one)))
+    else:
+        anyio.run(main, backend=mode)
+    return found
+
+
+def texts_of(method: str, *args: Any, **kwargs: Any) -> list[str]:
+    """What either method gives, in the order of the inputs."""
+    if method == "batch":
+        return run(*args, **kwargs)
+    return [text for _, text in sorted(pairs(*args, **kwargs))]
+
+
+def shown(answer: Any) -> str:
+    return type(answer).__name__ if isinstance(answer, Exception) else str(answer.text)
+
+
+def tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        import trio
+
+        return trio.lowlevel.current_statistics().tasks_living
+
+
+async def settle(server: LoopbackServer, before: int) -> None:
+    """All connections are closed and all tasks gone, within half a second."""
+    await anyio.to_thread.run_sync(server.wait_for, lambda: server.open_connections == 0, 0.5)
+    for _ in range(50):
+        if tasks() <= before:
+            break
+        await anyio.lowlevel.checkpoint()
+    assert tasks() <= before
+
+
+# ---- results -------------------------------------------------------------------------------------
+
+
+@MODES
+@METHODS
+def test_answers_in_the_order_of_the_inputs(server: Echo, mode: str, method: str) -> None:
+    """Each input has its answer, whatever the order in which they come."""
+    inputs = [f"wait {0.1 - number / 100} {number}" for number in range(10)]
+    assert texts_of(method, mode, model_at(server), inputs) == inputs
+
+
+@MODES
+@METHODS
+@pytest.mark.parametrize("inputs", [[], ()])
+def test_nothing_to_do(server: Echo, mode: str, method: str, inputs: Any) -> None:
+    """No input, no answer, no request."""
+    assert texts_of(method, mode, model_at(server), inputs) == []
+    assert server.connections == 0
+
+
+@MODES
+@METHODS
+def test_one(server: Echo, mode: str, method: str) -> None:
+    """One is a batch, too."""
+    assert texts_of(method, mode, model_at(server), ["a"]) == ["a"]
+
+
+@MODES
+def test_as_completed_gives_the_fast_ones_first(server: Echo, mode: str) -> None:
+    """Answers come as they are ready, with the index of their input."""
+    inputs = ["wait 0.3 a", "wait 0 b", "wait 0.15 c"]
+    assert [index for index, _ in pairs(mode, model_at(server), inputs)] == [1, 2, 0]
+
+
+@MODES
+@METHODS
+def test_parameters_of_all_calls(server: Echo, mode: str, method: str) -> None:
+    """Further parameters go to every call."""
+    texts_of(method, mode, model_at(server), ["a", "b"], temperature=0.25)
+    assert [request.json()["temperature"] for request in server.requests] == [0.25, 0.25]
+
+
+@MODES
+@METHODS
+def test_every_shape_of_input(server: Echo, mode: str, method: str) -> None:
+    """An input of a batch is whatever a call takes."""
+    inputs = ["a", {"role": "user", "content": "b"}, [("user", "c")]]
+    assert texts_of(method, mode, model_at(server), inputs) == ["a", "b", "c"]
+
+
+# ---- the limit -----------------------------------------------------------------------------------
+
+
+@MODES
+@METHODS
+@pytest.mark.parametrize("limit", [1, 3])
+def test_max_concurrency(mode: str, method: str, limit: int) -> None:
+    """No more calls than that are in flight at once, and no fewer."""
+    with Echo(delay=0.02) as server:
+        inputs = [str(number) for number in range(12)]
+        config = {"max_concurrency": limit}
+        assert texts_of(method, mode, model_at(server), inputs, config) == inputs
+        assert server.most == server.connections == limit
+
+
+@MODES
+@METHODS
+@pytest.mark.parametrize("how", ["with_config", "list"])
+def test_max_concurrency_from_elsewhere(mode: str, method: str, how: str) -> None:
+    """The limit may be the model's own, or that of the first of many configs."""
+    with Echo(delay=0.02) as server:
+        model, config = model_at(server), None
+        if how == "with_config":
+            model = model.with_config(max_concurrency=2)
+        else:
+            config = [{"max_concurrency": 2}] * 6
+        texts_of(method, mode, model, ["a"] * 6, config)
+        assert server.most == 2
+
+
+@MODES
+def test_sixty_four_by_default(mode: str) -> None:
+    """Without a limit of the caller's, 64 calls are in flight."""
+    with Echo(delay=0.3) as server:
+        assert len(run(mode, model_at(server), ["a"] * 100)) == 100
+        assert server.most == 64
+
+
+@MODES
+def test_no_limit(mode: str) -> None:
+    """None in the model's config says nothing; in that of the batch it means no limit."""
+    with Echo(delay=0.3) as server:
+        assert len(run(mode, model_at(server), ["a"] * 80, {"max_concurrency": None})) == 80
+        assert server.most == 80
+
+
+# ---- failures ------------------------------------------------------------------------------------
+
+
+@MODES
+@METHODS
+def test_a_failure_ends_the_batch(server: Echo, mode: str, method: str) -> None:
+    """The first failure is raised at once: the others are cancelled, their connections closed, and
+    what was ready is on the error."""
+    inputs = ["a", "hang 1", "wait 0.2 fail", "hang 2", "b"]
+    begin = time.monotonic()
+    with pytest.raises(InvalidRequestError, match="as you wish") as caught:
+        texts_of(method, mode, model_at(server), inputs)
+    assert time.monotonic() - begin < 1.0
+    server.wait_for(lambda: server.open_connections == 0, 0.5)
+    finished: dict[int, Any] = caught.value.finished  # type: ignore[attr-defined]
+    assert {index: answer.text for index, answer in finished.items()} == {0: "a", 4: "b"}
+    assert server.abandoned == 2
+
+
+@MODES
+@METHODS
+def test_a_failure_ends_what_has_not_begun(server: Echo, mode: str, method: str) -> None:
+    """Calls that wait for their turn are not made any more."""
+    config = {"max_concurrency": 1}
+    with pytest.raises(InvalidRequestError) as caught:
+        texts_of(method, mode, model_at(server), ["a", "fail", "b", "c"], config)
+    assert len(server.requests) == 2
+    assert list(caught.value.finished) == [0]  # type: ignore[attr-defined]
+
+
+@MODES
+@METHODS
+def test_failures_in_the_place_of_answers(server: Echo, mode: str, method: str) -> None:
+    """With `return_exceptions` every input has an answer or an error, and all are made."""
+    inputs = ["a", "fail", "b", "limited"]
+    found = texts_of(method, mode, model_at(server), inputs, return_exceptions=True)
+    assert found == ["a", "InvalidRequestError", "b", "RateLimitError"]
+
+
+@MODES
+def test_errors_as_results_are_whole(server: Echo, mode: str) -> None:
+    """An error that takes an answer's place is the error that a call would have raised."""
+    model = model_at(server)
+
+    async def main() -> list[Any]:
+        return list(await model.abatch(["limited"], return_exceptions=True))
+
+    if mode == "sync":
+        with model:
+            (error,) = model.batch(["limited"], return_exceptions=True)
+    else:
+        (error,) = anyio.run(main, backend=mode)
+    assert isinstance(error, RateLimitError)
+    assert (error.status, error.code, error.retryable) == (429, "insufficient_quota", False)
+
+
+@MODES
+def test_results_before_a_failure_are_handed_out(server: Echo, mode: str) -> None:
+    """Whoever takes results as they come has those that came before the failure."""
+    found: list[int] = []
+    model = model_at(server)
+
+    async def main() -> None:
+        async for index, _ in model.abatch_as_completed(["a", "wait 0.2 fail", "b"]):
+            found.append(index)
+
+    def sync() -> None:
+        with model:
+            found.extend(
+                index for index, _ in model.batch_as_completed(["a", "wait 0.2 fail", "b"])
+            )
+
+    with pytest.raises(InvalidRequestError):
+        sync() if mode == "sync" else anyio.run(main, backend=mode)
+    if mode != "sync":
+        assert sorted(found) == [0, 2]
+
+
+# ---- bad input -----------------------------------------------------------------------------------
+
+
+@MODES
+@METHODS
+@pytest.mark.parametrize(
+    ("inputs", "config", "says"),
+    [
+        (["a", "b"], [{}], "list of 1 for 2 inputs"),
+        (["a"], [{}, {}], "list of 2 for 1 inputs"),
+        ([], [{}], "list of 1 for 0 inputs"),
+        (["a", "b"], [{}, {"tag": []}], "did you mean 'tags'"),
+        (["a"], {"max_concurency": 3}, "did you mean 'max_concurrency'"),
+        (["a"], {"max_concurrency": 0}, "max_concurrency is 0"),
+        (["a"], {"max_concurrency": True}, "max_concurrency is True"),
+        (["a"], "fast", "config is str"),
+        ("a", None, "expected a list"),
+        ({"a": 1}, None, "expected a list"),
+        (None, None, "expected a list"),
+        (iter(["a"]), None, "expected a list"),
+    ],
+)
+def test_what_cannot_be_a_batch(
+    server: Echo, mode: str, method: str, inputs: Any, config: Any, says: str
+) -> None:
+    """It is an error before any request, for every way to call."""
+    with pytest.raises(ConfigurationError) as caught:
+        texts_of(method, mode, model_at(server), inputs, config)
+    assert says in str(caught.value)
+    assert server.connections == 0
+
+
+# ---- leaving early -------------------------------------------------------------------------------
+
+
+class TestLeaving:
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("kept", [False, True])
+    async def test_break(self, server: Echo, kept: bool) -> None:
+        """Breaking out of the loop ends all calls at once, also where the batch is kept."""
+        model, before, held = model_at(server), tasks(), []
+
+        def batch() -> Any:
+            made = model.abatch_as_completed(["a", "hang 1", "hang 2"])
+            if kept:
+                held.append(made)
+            return made
+
+        async for index, _ in batch():
+            assert index == 0
+            break
+        await model.aclose()
+        await settle(server, before)
+        for made in held:
+            assert [pair async for pair in made] == []
+            await made.aclose()
+
+    @pytest.mark.anyio
+    async def test_async_with(self, server: Echo) -> None:
+        """As a context manager it is over when the block is."""
+        model, before = model_at(server), tasks()
+        async with model.abatch_as_completed(["a", "hang 1"]) as batch:
+            assert (await anext(batch))[0] == 0
+        await model.aclose()
+        await settle(server, before)
+
+    @pytest.mark.anyio
+    async def test_an_error_in_the_loop(self, server: Echo) -> None:
+        """An exception of the consumer ends the calls, too."""
+        model, before = model_at(server), tasks()
+
+        async def consume() -> None:
+            async for _ in model.abatch_as_completed(["a", "hang 1"]):
+                raise LookupError("enough")
+
+        with pytest.raises(LookupError, match="enough"):
+            await consume()
+        gc.collect()
+        await model.aclose()
+        await settle(server, before)
+
+    @pytest.mark.anyio
+    @METHODS
+    async def test_cancel(self, server: Echo, method: str) -> None:
+        """Cancelling the caller cancels the calls."""
+        model, before = model_at(server), tasks()
+
+        async def call() -> None:
+            if method == "batch":
+                await model.abatch(["hang"] * 5)
+            else:
+                async for _ in model.abatch_as_completed(["hang"] * 5):
+                    pass
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(call)
+            await anyio.to_thread.run_sync(server.wait_for, lambda: len(server.requests) == 5)
+            group.cancel_scope.cancel()
+        await settle(server, before)
+        assert server.abandoned == 5
+
+    @pytest.mark.anyio
+    async def test_never_begun(self, server: Echo) -> None:
+        """A batch that nobody reads calls nothing."""
+        batch = model_at(server).abatch_as_completed(["a"])
+        await batch.aclose()
+        del batch
+        assert server.connections == 0
+
+    @pytest.mark.parametrize("leave", ["break", "close", "error"])
+    def test_sync(self, server: Echo, leave: str) -> None:
+        """The sync loop is over when all calls are."""
+        model = model_at(server)
+
+        def read() -> None:
+            batch = model.batch_as_completed(["a", "hang 1", "hang 2"])
+            for _ in batch:
+                if leave == "error":
+                    raise LookupError
+                break
+            if leave == "close":
+                batch.close()
+
+        with contextlib.suppress(LookupError):
+            read()
+        model.close()
+        server.wait_for(lambda: server.open_connections == 0, 0.5)
+        assert server.abandoned == 2
+
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    def test_the_loop_ends_first(self, server: Echo, backend: str) -> None:
+        """A batch that is kept beyond the end of its loop has ended with it."""
+        model, held = model_at(server), []
+
+        async def main() -> None:
+            batch = model.abatch_as_completed(["a", "hang 1"])
+            held.append(batch)
+            await anext(batch)
+
+        anyio.run(main, backend=backend)
+        server.wait_for(lambda: server.open_connections == 0, 0.5)
+        held.clear()
+        gc.collect()
+
+
+# ---- surroundings --------------------------------------------------------------------------------
+
+
+@MODES
+@METHODS
+def test_calls_see_the_context_of_the_caller(server: Echo, mode: str, method: str) -> None:
+    """Context variables of the caller hold in every call, as they would in one of his own."""
+    user: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
+    seen: list[str] = []
+
+    def key() -> str:
+        seen.append(user.get())
+        return "any"
+
+    model = init_chat_model("openai:gpt-4.1", base_url=server.url + "/v1", api_key=key)
+    token = user.set("somebody")
+    try:
+        texts_of(method, mode, model, ["a", "b"])
+    finally:
+        user.reset(token)
+    assert seen == ["somebody"] * 2
+
+
+def test_needs_no_trio(server: Echo) -> None:
+    """Without trio, and without what comes with it, batches work on asyncio."""
+    code = f"""
+import sys
+sys.modules.update(trio=None, sniffio=None)
+from streamfold import init_chat_model
+model = init_chat_model("openai:gpt-4.1", base_url={server.url + "/v1"!r}, api_key="any")
+print(len(model.batch(["a", "b"])), len(list(model.batch_as_completed(["a", "b"]))))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, "PYTHONPATH": SRC},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.stdout.split(), done.stderr) == (["2", "2"], "")
+
+
+def test_batches_of_many_threads(server: Echo) -> None:
+    """Sync batches of several threads run at once and do not mix."""
+    found: dict[int, list[str]] = {}
+    with model_at(server) as model:
+
+        def one(number: int) -> None:
+            inputs = [f"{number} {index}" for index in range(10)]
+            found[number] = [answer.text for answer in model.batch(inputs)]
+
+        threads = [threading.Thread(target=one, args=(number,)) for number in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    assert found == {n: [f"{n} {index}" for index in range(10)] for n in range(5)}
+
+
+@pytest.mark.matrix
+@MODES
+@METHODS
+def test_a_thousand(server: Echo, mode: str, method: str) -> None:
+    """A large batch is only more of the same."""
+    inputs = [str(number) for number in range(1000)]
+    assert texts_of(method, mode, model_at(server), inputs) == inputs
+    assert server.connections <= 64
