@@ -126,13 +126,14 @@ def _ollama(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
     host = os.environ.get("OLLAMA_HOST", "").strip()
     if params.get("base_url") is not None or not host:
         return _plain(row, params, dialect)
-    if "://" not in host:
-        host = f"http://{host}"
-    parts = urlsplit(host)
+    if host.count(":") > 1 and "[" not in host and "://" not in host:
+        host = f"[{host}]"  # a bare IPv6 address
+    own_port = 11434 if "://" not in host else None
+    parts = urlsplit(host if "://" in host else f"http://{host}")
     name = "127.0.0.1" if parts.hostname in ("0.0.0.0", "::", None) else parts.hostname
-    default_port = {"http": 11434, "https": 443}.get(parts.scheme, 11434)
+    default_port = {"http": 80, "https": 443}.get(parts.scheme, 11434)
     shown = f"[{name}]" if ":" in name else name
-    url = f"{parts.scheme}://{shown}:{parts.port or default_port}{parts.path.rstrip('/')}"
+    url = f"{parts.scheme}://{shown}:{parts.port or own_port or default_port}{parts.path.rstrip('/')}"
     return Address(
         base_url=checked_url(url, "the environment variable OLLAMA_HOST"),
         auth=row.auth,

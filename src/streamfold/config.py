@@ -88,12 +88,13 @@ def config_for_each(
     config: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, count: int
 ) -> list[RunnableConfig]:
     """One config per input of a batch: a list must have as many as there are inputs."""
-    if isinstance(config, Sequence):
-        if len(config) != count:
+    given: Any = config
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        if len(given) != count:
             raise ConfigurationError(
-                f"config is a list of {len(config)} for {count} inputs: expected one for each"
+                f"config is a list of {len(given)} for {count} inputs: expected one for each"
             )
-        return [checked_config(item) for item in config]
-    one = checked_config(config)
+        return [checked_config(item) for item in given]
+    one = checked_config(given)
     others = {key: value for key, value in one.items() if key != "run_id"}  # an id is one run's
     return [one if index == 0 else others.copy() for index in range(count)]  # type: ignore[misc]

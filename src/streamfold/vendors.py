@@ -181,6 +181,7 @@ _ROWS: Final = (
         base_url_env=("OLLAMA_BASE_URL",),
         key_env=("OLLAMA_API_KEY",),
         needs_key=False,
+        aliases={"num_predict": "num_predict"},  # its own meaning: -1 is "no limit"
         start_hint="ollama serve",
     ),
     Vendor(
@@ -190,7 +191,7 @@ _ROWS: Final = (
         base_url_env=("CO_API_URL",),
         key_env=("CO_API_KEY", "COHERE_API_KEY"),
         patterns=(r"command",),
-        aliases={"cohere_api_key": "api_key"},
+        aliases={"cohere_api_key": "api_key", "timeout_seconds": "timeout"},
     ),
     _openai_like("together", "https://api.together.xyz/v1"),
     _openai_like("groq", "https://api.groq.com/openai/v1"),

@@ -58,6 +58,7 @@ class Decoder(CallDecoder):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._complete: set[Any] = set()  # output indexes of items that are complete
+        self._told_ids: set[str] = set()  # and their ids
         self._notes: dict[Any, int] = {}  # text -> how many citations have been told
         self._parts: dict[Any, list[tuple[str, int]]] = {}  # item -> kinds and numbers of blocks
         self._refusals: dict[Any, str] = {}
@@ -125,7 +126,7 @@ class Decoder(CallDecoder):
         elif word == "content_filter" and not self._blocks:
             self._fail({"message": "the content filter blocked it", "code": word}, response)
         else:
-            self._tell_message_items()
+            self._close_messages()
             meant = self._meant() if word == "completed" else FINISH_REASONS.get(word, word)
             self.finish(meant, {"object": "response", **rest, "finish_reason": word})
 
@@ -140,16 +141,12 @@ class Decoder(CallDecoder):
         if index in self._complete and known is not None:
             if item != known and item.get("type") == known.get("type") == "reasoning":
                 self._extend(index, item_fields(item))  # it is encrypted anew
-        elif not self._is_known(item.get("id")):
+        elif text_or_none(item.get("id")) not in self._told_ids:  # under another index
             self._item_done({"output_index": index, "item": item})
-
-    def _is_known(self, id: Any) -> bool:
-        """Whether an item of this id has been told, under another index."""
-        return id is not None and any(self._items[i].get("id") == id for i in self._complete)
 
     def _finish_up(self) -> None:
         if not self.finished:
-            self._tell_message_items()
+            self._close_messages()
             self.finish(None)
 
     def _error_event(self, payload: dict[str, Any]) -> None:
@@ -158,25 +155,14 @@ class Decoder(CallDecoder):
 
     def _fail(self, error: Any, response: dict[str, Any] | None) -> None:
         message, kind, code = error_fields(error)
-        model = text_or_none((response or {}).get("model"))
-        if code in _BLOCKED and not self._blocks:
-            self.fail(
-                ContentFilterError(
-                    message,
-                    status=200,
-                    type=kind,
-                    code=code,
-                    provider=self.model_provider or None,
-                    model=model,
-                )
-            )
-            return
         kind = _OVERLOADED.get(code or "", kind)
         if code in _BLOCKED or (code or "").startswith(_INVALID):
             kind = kind or "invalid_request_error"
-        self.fail(
-            self.provider_failure({"message": message, "type": kind, "code": code}, model=model)
-        )
+        told = {"message": message, "type": kind, "code": code}
+        failure = self.provider_failure(told, model=text_or_none((response or {}).get("model")))
+        if code in _BLOCKED and not self._blocks:
+            failure = ContentFilterError(failure.message, **vars(failure))
+        self.fail(failure)
 
     # ---- items -----------------------------------------------------------------------------------
 
@@ -205,9 +191,9 @@ class Decoder(CallDecoder):
         reader(self, index, item)
         self._items[index] = item
         self._complete.add(index)
-        for block_kind, key in list(self._open):
-            if isinstance(key, tuple) and key[0] == index:
-                self.end_block(block_kind, key)
+        if text_or_none(item.get("id")):
+            self._told_ids.add(item["id"])
+        self.end_blocks(index)
 
     def _message(self, index: Any, item: Item) -> None:
         for number, part in enumerate(as_list(item.get("content"))):
@@ -241,14 +227,13 @@ class Decoder(CallDecoder):
             text = self._refusals.get(key) or (refusal if isinstance(refusal, str) else "")
             self._refusals[key] = text
             value = {"type": "refusal", "refusal": text}
-            self._belongs(
-                key, "non_standard", self.block("non_standard", {"value": value}, key=key)
-            )
-            self.metadata({"refusal": "".join(self._refusals.values())})
+            number = self.block("non_standard", {"value": value}, key=key)
+            self._belongs(key, "non_standard", number)
 
-    def _tell_message_items(self) -> None:
-        """The ids of messages, which are known by now, but whether they are all there is, only
-        at the end."""
+    def _close_messages(self) -> None:
+        """The ids of messages go to their texts, unless one plain text turns out to be all."""
+        if self._refusals:
+            self.metadata({"refusal": "".join(self._refusals.values())})
         blocks = [(index, *block) for index, blocks in self._parts.items() for block in blocks]
         for index, kind, number in blocks:
             item = self._items[index] if index in self._complete else {}
@@ -318,8 +303,7 @@ class Decoder(CallDecoder):
         self._notes[key] = self._notes.get(key, 0) + 1
         if isinstance(note, dict):
             self.annotate(citation(note), key)
-            if self._is_new(key):
-                self._belongs(key, "text", self._number("text", key))
+            self._belongs(key, "text", self._number("text", key))
 
     def _refusal_delta(self, payload: dict[str, Any]) -> None:
         key = _key(payload)
@@ -374,7 +358,9 @@ class Decoder(CallDecoder):
 
     def _belongs(self, key: Any, kind: str, number: int) -> None:
         """The block `number` is one of its item's."""
-        self._parts.setdefault(key[0], []).append((kind, number))
+        blocks = self._parts.setdefault(key[0], [])
+        if (kind, number) not in blocks[-1:]:
+            blocks.append((kind, number))
 
 
 def _key(payload: dict[str, Any], field: str = "content") -> tuple[int | None, str, int | None]:

@@ -24,6 +24,7 @@ class CallDecoder(BaseDecoder):
         self._items: dict[Any, Item] = {}  # output index -> item, as it was last told
         self._given: set[Any] = set()  # keys of what has been told, at least in part
         self._ids: dict[Any, str] = {}  # `call_id` -> id of the server tool call
+        self._keys: dict[Any, list[tuple[str, Any]]] = {}  # output index -> its blocks, to end them
 
     def _is_new(self, key: Any) -> bool:
         """Whether `key` is told for the first time; it is from here on."""
@@ -31,6 +32,16 @@ class CallDecoder(BaseDecoder):
             return False
         self._given.add(key)
         return True
+
+    def _number(self, kind: str, key: Any, *, quiet: bool = False) -> int:
+        if isinstance(key, tuple) and (kind, key) not in self._open:
+            self._keys.setdefault(key[0], []).append((kind, key))
+        return super()._number(kind, key, quiet=quiet)
+
+    def end_blocks(self, index: Any) -> None:
+        """All blocks of the item at `index` are complete, calls excepted: they end at the end."""
+        for kind, key in self._keys.pop(index, ()):
+            self.end_block(kind, key)
 
     # ---- items -----------------------------------------------------------------------------------
 
