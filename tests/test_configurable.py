@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from streamfold import init_chat_model, runnable, tool
-from streamfold.errors import ConfigurationError
+from streamfold.errors import ConfigurationError, InvalidRequestError
 from streamfold.secret import Secret
 from streamfold.testing import Answer, EmbeddedProvider
 
@@ -278,3 +278,15 @@ def test_the_profile_is_that_of_the_default(embedded: EmbeddedProvider) -> None:
     assert model.profile == init_chat_model("gpt-4.1", api_key="k").profile
     model.profile.clear()
     assert model.profile
+
+
+@pytest.mark.parametrize("completed", [False, True])
+def test_a_failed_batch_has_what_was_finished(completed: bool) -> None:
+    """The error brings the answers that were ready, by index."""
+    with EmbeddedProvider(script=["first", Answer(error=400)]) as provider:
+        model = configurable(provider, "gpt-4.1").with_config(max_concurrency=1)
+        call = model.batch_as_completed if completed else model.batch
+        with pytest.raises(InvalidRequestError) as caught:
+            list(call(["a", "b"]))
+    finished: Any = caught.value.finished  # type: ignore[attr-defined]
+    assert [(index, answer.text) for index, answer in finished.items()] == [(0, "first")]

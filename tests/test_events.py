@@ -234,6 +234,17 @@ async def test_an_error_that_is_caught_inside_is_the_inner_runs_only() -> None:
     assert events[-1]["data"]["output"] == "sorry"
 
 
+class Stop(BaseCallbackHandler):
+    """Cancels at the first text."""
+
+    def __init__(self, scope: anyio.CancelScope) -> None:
+        self._scope = scope
+
+    def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+        if token:
+            self._scope.cancel()
+
+
 @pytest.mark.parametrize("how", ["break", "scope", "cancel"])
 async def test_a_model_that_the_app_leaves_is_cancelled(how: str) -> None:
     """One cancel event with what had arrived; the app goes on."""
@@ -242,8 +253,8 @@ async def test_a_model_that_the_app_leaves_is_cancelled(how: str) -> None:
         @runnable
         async def app(text: str) -> str:
             if how == "scope":
-                with anyio.move_on_after(0.12):
-                    await model(provider).ainvoke(text)
+                with anyio.CancelScope() as scope:
+                    await model(provider, callbacks=[Stop(scope)]).ainvoke(text)
             elif how == "break":
                 async with model(provider).astream(text) as stream:
                     async for chunk in stream:

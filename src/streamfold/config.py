@@ -6,8 +6,9 @@ A plain dict with the keys below; all are optional. It is checked before anythin
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypedDict
+from uuid import UUID
 
 from .errors import ConfigurationError
 
@@ -50,13 +51,41 @@ def checked_config(config: Mapping[str, Any] | None) -> RunnableConfig:
             near = difflib.get_close_matches(str(key), _KEYS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(_KEYS)}"
             raise ConfigurationError(f"config key {key!r} is unknown: {hint}")
-    for key in ("max_concurrency", "recursion_limit"):
-        value = config.get(key)
-        if value is not None and (
-            not isinstance(value, int) or isinstance(value, bool) or value < 1
-        ):
-            raise ConfigurationError(f"config {key} is {value!r}: expected an int of 1 or more")
+        value, (good, expected) = config[key], _CHECKS[key]
+        if value is not None and not good(value):
+            raise ConfigurationError(f"config {key} is {value!r}: expected {expected}")
     return dict(config)  # type: ignore[return-value]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_tags(value: Any) -> bool:
+    return isinstance(value, list | tuple | set) and all(isinstance(tag, str) for tag in value)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_id(value: Any) -> bool:
+    try:
+        return isinstance(value, UUID) or bool(UUID(value))
+    except (ValueError, TypeError, AttributeError):
+        return False
+
+
+_CHECKS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "run_name": (lambda value: isinstance(value, str), "a str"),
+    "tags": (_is_tags, "a list of strs"),
+    "metadata": (_is_mapping, "a dict"),
+    "callbacks": (lambda value: True, "handlers"),
+    "configurable": (_is_mapping, "a dict"),
+    "max_concurrency": (_is_count, "an int of 1 or more"),
+    "recursion_limit": (_is_count, "an int of 1 or more"),
+    "run_id": (_is_id, "a UUID"),
+}
 
 
 def merge_configs(*configs: Mapping[str, Any] | None) -> RunnableConfig:

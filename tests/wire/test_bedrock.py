@@ -23,7 +23,7 @@ from streamfold.errors import (
     StreamInterruptedError,
     StreamProtocolError,
 )
-from streamfold.wire.bedrock import read_usage
+from streamfold.wire.bedrock_pieces import read_usage
 from streamfold.wire.eventstream import encode_message
 
 Json = dict[str, Any]
@@ -358,7 +358,8 @@ def test_the_end_of_the_figures_is_the_end() -> None:
     without = stream(delta(0, text="a"), end=event("messageStop", stopReason="end_turn"))
     assert (without.error, without.decoder.done) == (None, False)
     turned = event("metadata", **FIGURES) + event("messageStop", stopReason="end_turn")
-    assert stream(delta(0, text="a"), end=turned).message == stream(delta(0, text="a")).message
+    other = stream(delta(0, text="a"), end=turned)
+    assert (other.message, other.decoder.done) == (stream(delta(0, text="a")).message, True)
 
 
 def test_a_stream_without_an_end_is_cut_off() -> None:

@@ -141,6 +141,8 @@ CONVERSATIONS = [
      [("user", [text("hi")]), ("assistant", [text("\na")])]),
     ("blanks with no text near", [HI, AIMessage([text("\n"), CALL, text(" ")]), ONE],
      [("user", [text("hi")]), ("assistant", [SENT_CALL]), ("user", [RESULT])]),
+    ("blanks do not cross a call", [HI, AIMessage([text("\n"), CALL, text("a")]), ONE],
+     [("user", [text("hi")]), ("assistant", [SENT_CALL, text("a")]), ("user", [RESULT])]),
     ("an empty user message", [HumanMessage("")], [("user", [text("")])]),
     ("an empty result", [HI, CALLS, ToolMessage("", tool_call_id="c1"),
                          ToolMessage([text(" ")], tool_call_id="c2")],

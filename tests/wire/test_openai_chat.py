@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decoding import bytewise, check_readable, decode, decode_whole
-from strategies import pieces_of
+from strategies import cut_at, pieces_of
 from streamfold.errors import (
     OverloadedError,
     ProviderError,
@@ -576,7 +576,8 @@ def test_errors_after_the_first_half(rest: bytes, kind: type[Exception], why: st
         if isinstance(decoded.error, ProviderError):
             assert decoded.error.status == 200
             assert decoded.error.provider == "openai"
-        assert decode("openai_chat", bytewise(body)).events == decoded.events
+        small = bytewise(body) if len(body) < 20_000 else cut_at(body, [*range(0, len(body), 99)])
+        assert decode("openai_chat", small).events == decoded.events
         check_readable(decoded)
 
 

@@ -11,8 +11,10 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError, UnknownParameterError
+from ..limits import Timeouts
 from ..vendors import Vendor, dialect
 
 __all__ = ["REQUEST", "SETTINGS", "checked_parameters", "is_setting"]
@@ -182,6 +184,24 @@ def _limiter(name: str, value: Any) -> None:
         raise ConfigurationError(f"{name} is {value!r:.60}: expected an object with aacquire()")
 
 
+def _timeout(name: str, value: Any) -> None:
+    Timeouts.of(value)
+
+
+def _proxy(name: str, value: Any) -> None:
+    _of(str, what="a URL as a str")(name, value)
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https", "socks5", "socks5h") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        good = False
+    if not good:  # it may hold a password, so it is not shown
+        raise ConfigurationError(
+            f"{name} is not the address of a proxy: expected http://host:port, or https, socks5"
+        )
+
+
 def _seed(name: str, value: Any) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigurationError(f"{name} is {value!r}: expected an int")
@@ -193,11 +213,12 @@ _CHECKS: Final[dict[str, Callable[[str, Any], None]]] = {
     "max_tokens": _whole(1),
     "max_retries": _whole(0),
     "seed": _seed,
+    "timeout": _timeout,
     "rate_limiter": _limiter,
     "stop": _stop,
     "model": _of(str, what="a str"),
     "base_url": _of(str, what="a URL as a str"),
-    "proxy": _of(str, what="a URL as a str"),
+    "proxy": _proxy,
     "default_headers": _of(dict, what="a dict"),
     "default_query": _of(dict, what="a dict"),
     "model_kwargs": _of(dict, what="a dict"),

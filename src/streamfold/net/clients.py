@@ -8,6 +8,7 @@ last model that used them is closed.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import weakref
 from collections.abc import AsyncGenerator
@@ -16,6 +17,8 @@ from urllib.parse import urlsplit
 
 import anyio.to_thread
 from anyio.lowlevel import RunVar
+
+from ..errors import ConfigurationError
 
 if TYPE_CHECKING:  # loaded when the first connection is made: models are made without
     import ssl
@@ -106,8 +109,16 @@ def _new_client(proxy: str | None) -> httpx.AsyncClient:
 
     from .pool import PoolTransport
 
-    transport = PoolTransport(ssl_context=_tls, proxy=proxy)
+    try:
+        transport = PoolTransport(ssl_context=_tls, proxy=proxy)
+    except (ValueError, RuntimeError, httpx.InvalidURL) as error:
+        # Of an address that is none, or of SOCKS without its package; it may quote a password.
+        raise ConfigurationError(f"the proxy cannot be used: {_without_user(str(error))}") from None
     return httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
+
+
+def _without_user(text: str) -> str:
+    return re.sub(r"//[^/@]*@", "//***@", text)
 
 
 def proxy_from_environment(url: str) -> str | None:

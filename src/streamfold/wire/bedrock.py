@@ -23,8 +23,18 @@ from typing import Any, ClassVar, Final
 from ..chunks import AIMessageChunk
 from ..deltas import join_text
 from ..errors import ContentFilterError, ProviderError, provider_error
-from ..usage import UsageMetadata, make_usage
 from .bedrock_media import MIME_TYPES
+from .bedrock_pieces import (
+    Result,
+    at,
+    dicts,
+    is_count,
+    joined_base64,
+    others,
+    read_citation,
+    read_usage,
+    texts,
+)
 from .bedrock_request import BODY_FIELDS, encode
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, error_fields, text_or_none
@@ -77,7 +87,7 @@ class Decoder(BaseDecoder):
         super().__init__(*args, **kwargs)
         self._kinds: dict[Any, str] = {}  # index of a block -> kind, while it is open
         self._sealed: dict[tuple[Any, str], list[str]] = {}  # signatures and encrypted reasoning
-        self._results: dict[Any, _Result] = {}  # server tool results
+        self._results: dict[Any, Result] = {}  # server tool results
         self._odd_bytes: dict[Any, bytes] = {}  # of media, what does not fill three bytes
         self._counted = False
         self._thinking_tokens: Any = None
@@ -107,7 +117,7 @@ class Decoder(BaseDecoder):
                 self.fail(self._exception(name, payload))
             return
         self.start(None, None)
-        for index, block in enumerate(_dicts(message.get("content"))):
+        for index, block in enumerate(dicts(message.get("content"))):
             self._block(index, block)
             self._stop(index)
         self._ending(payload)
@@ -155,8 +165,8 @@ class Decoder(BaseDecoder):
         """The error that an exception event stands for."""
         text, _, code = error_fields(payload or name)
         status = EXCEPTIONS.get(name.lower(), 500)
-        original = _at(payload, "originalStatusCode")
-        if status == 500 and _is_count(original) and 400 <= original < 600:
+        original = at(payload, "originalStatusCode")
+        if status == 500 and is_count(original) and 400 <= original < 600:
             status = original  # what the model's own server said
         error = provider_error(
             join_text([text]),
@@ -197,7 +207,7 @@ class Decoder(BaseDecoder):
         tier = payload.get("serviceTier")
         if isinstance(tier, dict) and "type" in tier:
             self.metadata({"service_tier": tier["type"]})
-        routed = _at(payload, "trace", "promptRouter", "invokedModelId")
+        routed = at(payload, "trace", "promptRouter", "invokedModelId")
         if routed:  # the only place where Converse says which model answered
             self.metadata({"model_name": routed})
         self._rest(payload)
@@ -227,13 +237,13 @@ class Decoder(BaseDecoder):
         self.text(text, index)
 
     def _cited_text(self, index: Any, cited: dict[str, Any]) -> None:
-        self._text(index, _texts(cited.get("content")))
-        for citation in _dicts(cited.get("citations")):
+        self._text(index, texts(cited.get("content")))
+        for citation in dicts(cited.get("citations")):
             self._citation(index, citation)
 
     def _citation(self, index: Any, citation: dict[str, Any]) -> None:
         self._kinds[index] = "text"
-        self.annotate(_citation(citation), index)
+        self.annotate(read_citation(citation), index)
 
     def _reasoning(self, index: Any, reasoning: dict[str, Any]) -> None:
         """A whole block has its text under `reasoningText`, a delta has it on its own."""
@@ -261,7 +271,7 @@ class Decoder(BaseDecoder):
 
     def _tool_use(self, index: Any, use: dict[str, Any]) -> None:
         kind = "tool_call"
-        extras = _others(use, "toolUseId", "name", "input", "type")
+        extras = others(use, "toolUseId", "name", "input", "type")
         if use.get("type") not in (None, "tool_use"):
             kind = "server_tool_call"
             extras["block_type"] = use["type"]
@@ -283,19 +293,19 @@ class Decoder(BaseDecoder):
 
     def _tool_result(self, index: Any, result: dict[str, Any]) -> None:
         self._kinds[index] = "server_tool_result"
-        held = self._results[index] = _Result(result)
+        held = self._results[index] = Result(result)
         if isinstance(result.get("content"), list):
             held.add(result["content"])
             self._show_result(index, held)
 
     def _result_content(self, index: Any, content: list[Any]) -> None:
         self._kinds[index] = "server_tool_result"
-        held = self._results.setdefault(index, _Result({}))
+        held = self._results.setdefault(index, Result({}))
         held.add(content)
         if not held.shown:
             self._show_result(index, held)
 
-    def _show_result(self, index: Any, held: _Result) -> None:
+    def _show_result(self, index: Any, held: Result) -> None:
         self.block("server_tool_result", held.data(), key=index)
         held.shown = True
         held.changed = False
@@ -318,9 +328,9 @@ class Decoder(BaseDecoder):
         if media.get("format"):
             name = str(media["format"])
             data["mime_type"] = MIME_TYPES.get((kind, name), f"{kind}/{name}")
-        if _at(source, "s3Location", "uri"):
+        if at(source, "s3Location", "uri"):
             data["url"] = source["s3Location"]["uri"]
-        extras = _others(media, "format", "source")
+        extras = others(media, "format", "source")
         if extras:
             data["extras"] = extras
         if data:
@@ -365,38 +375,6 @@ class Decoder(BaseDecoder):
         return index if call is None else ("call", call.number)
 
 
-class _Result:
-    """A server tool result as it arrives: shown with its first content, and again at its end if
-    there was more."""
-
-    def __init__(self, fields: dict[str, Any]) -> None:
-        self._fields = fields
-        self._content: list[Any] = []
-        self.shown = False
-        self.changed = True
-
-    def add(self, items: list[Any]) -> None:
-        for item in items:
-            last = self._content[-1] if self._content else None
-            if last is not None and _is_text(item) and _is_text(last):
-                self._content[-1] = {"text": last["text"] + item["text"]}
-            else:
-                self._content.append(item)
-        self.changed = True
-
-    def data(self) -> dict[str, Any]:
-        fields = self._fields
-        extras = _others(fields, "toolUseId", "content", "status", "type")
-        if fields.get("type"):
-            extras["block_type"] = fields["type"]
-        shown = {
-            "tool_call_id": fields.get("toolUseId"),
-            "status": "error" if fields.get("status") == "error" else "success",
-            "output": list(self._content),
-        }
-        return {**shown, "extras": extras} if extras else shown
-
-
 _READ_FIELDS: Final = frozenset(
     {"output", "usage", "stopReason", "serviceTier", "additionalModelResponseFields"}
     | {"p", "role"}  # padding against guesses from the length; and always the assistant
@@ -406,58 +384,12 @@ _READ_FIELDS: Final = frozenset(
 _SEALS: Final = {"signature": "signature", "redactedContent": "redacted_content"}
 
 
-def _others(block: dict[str, Any], *read: str) -> dict[str, Any]:
-    return {k: v for k, v in block.items() if k not in read and v is not None}
-
-
-def _at(value: Any, *path: str) -> Any:
-    for step in path:
-        value = value.get(step) if isinstance(value, dict) else None
-    return value
-
-
-def _is_text(item: Any) -> bool:
-    return isinstance(item, dict) and item.keys() == {"text"} and isinstance(item["text"], str)
-
-
-def _dicts(values: Any) -> list[dict[str, Any]]:
-    return [v for v in values if isinstance(v, dict)] if isinstance(values, list) else []
-
-
 def _index(payload: dict[str, Any]) -> int | None:
     index = payload.get("contentBlockIndex")
     return index if isinstance(index, int) else None
 
 
-def _texts(parts: Any) -> str:
-    """The texts of ``[{"text": ...}, ...]``, joined."""
-    return "".join(part["text"] for part in _dicts(parts) if _is_text(part))
-
-
-def _citation(native: dict[str, Any]) -> dict[str, Any]:
-    """A citation block. The native citation is kept in `extras`, to be sent back as it came: its
-    places count in the cited document, not in the text of the answer."""
-    source = native.get("source")
-    is_link = isinstance(source, str) and source.startswith(("https://", "http://"))
-    found = {
-        "url": _at(native, "location", "web", "url") or (source if is_link else None),
-        "title": native.get("title"),
-        "cited_text": _texts(native.get("sourceContent")) or None,
-    }
-    shown = {key: value for key, value in found.items() if value is not None}
-    return {"type": "citation", **shown, "extras": {"native": native}}
-
-
-def _joined_base64(pieces: list[str]) -> str:
-    try:
-        return base64.b64encode(
-            b"".join(base64.b64decode(p, validate=True) for p in pieces)
-        ).decode()
-    except binascii.Error:
-        return "".join(pieces)
-
-
-_JOINED: Final[dict[str, Any]] = {"signature": "".join, "redacted_content": _joined_base64}
+_JOINED: Final[dict[str, Any]] = {"signature": "".join, "redacted_content": joined_base64}
 
 
 def _read_json(data: bytes) -> Any:
@@ -469,30 +401,7 @@ def _read_json(data: bytes) -> Any:
 
 def _thinking_tokens(extra: Any) -> Any:
     """Claude's count, if it was asked for with ``additionalModelResponseFieldPaths=["/usage"]``."""
-    return _at(extra, "usage", "output_tokens_details", "thinking_tokens")
-
-
-def read_usage(usage: dict[str, Any], thinking_tokens: Any = None) -> UsageMetadata:
-    """Bedrock counts what was read from the cache and written to it apart from `inputTokens`; here
-    the sum includes it. (AWS, "Prompt caching": total input tokens = inputTokens +
-    cacheReadInputTokens + cacheWriteInputTokens.) Some models' figures have other names."""
-    read = _count(usage, "cacheReadInputTokens", "cacheReadInputTokenCount")
-    written = _count(usage, "cacheWriteInputTokens", "cacheWriteInputTokenCount")
-    into = (_count(usage, "inputTokens") or 0) + (read or 0) + (written or 0)
-    return make_usage(
-        into,
-        _count(usage, "outputTokens"),
-        input_details={"cache_read": read, "cache_creation": written},
-        output_details={"reasoning": thinking_tokens if _is_count(thinking_tokens) else None},
-    )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _count(usage: dict[str, Any], *names: str) -> int | None:
-    return next((usage[name] for name in names if _is_count(usage.get(name))), None)
+    return at(extra, "usage", "output_tokens_details", "thinking_tokens")
 
 
 _EVENTS: Final[dict[str | None, Any]] = {

@@ -17,7 +17,6 @@ botocore. What is sent:
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -243,9 +242,8 @@ def _named_schema(response_format: dict[str, Any] | None) -> dict[str, Any] | No
             '{"type": "json_schema", "json_schema": {"schema": {...}}} only, no free JSON mode; '
             "or ask for a tool call"
         )
-    closed = _closed(copy.deepcopy(dict(schema)))
     shape = {
-        "schema": json_text(closed),
+        "schema": json_text(_closed(dict(schema))),
         "name": named.get("name"),
         "description": named.get("description"),
     }

@@ -179,8 +179,9 @@ _NAMES: Final = {
 def _event_line(headers: Mapping[str, str]) -> bytes:
     kind = headers.get(":message-type", "event")
     name = headers.get(_NAMES.get(kind, ""), "")
+    kind, name = (" ".join(each.split()) for each in (kind, name))  # on one line, whatever they are
     event = name if kind == "event" else f"{kind}:{name}"
-    return f"event: {' '.join(event.split())}\ndata: ".encode()  # one line, whatever is in it
+    return f"event: {event}\ndata: ".encode()
 
 
 def _no_payload(headers: Mapping[str, str]) -> bytes:
