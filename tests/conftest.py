@@ -15,7 +15,7 @@ _QUIET: dict[str, Any] = {
     "suppress_health_check": [HealthCheck.too_slow],
     "print_blob": True,
 }
-settings.register_profile("default", max_examples=100, **_QUIET)
+settings.register_profile("default", max_examples=50, **_QUIET)
 settings.register_profile("matrix", max_examples=2000, **_QUIET)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

@@ -133,7 +133,9 @@ def _ollama(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
     name = "127.0.0.1" if parts.hostname in ("0.0.0.0", "::", None) else parts.hostname
     default_port = {"http": 80, "https": 443}.get(parts.scheme, 11434)
     shown = f"[{name}]" if ":" in name else name
-    url = f"{parts.scheme}://{shown}:{parts.port or own_port or default_port}{parts.path.rstrip('/')}"
+    url = (
+        f"{parts.scheme}://{shown}:{parts.port or own_port or default_port}{parts.path.rstrip('/')}"
+    )
     return Address(
         base_url=checked_url(url, "the environment variable OLLAMA_HOST"),
         auth=row.auth,

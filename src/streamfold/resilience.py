@@ -17,7 +17,7 @@ from .chunks import fold_events
 from .config import merge_configs
 from .deltas import Restart
 from .errors import ConfigurationError
-from .net.retry import backoff
+from .net.retry import MAX_SERVER_PAUSE, backoff
 from .runnables import Runnable
 from .runs import begin
 
@@ -93,9 +93,14 @@ class RunnableRetry(Runnable):
         self, attempt: int, error: BaseException, config: Mapping[str, Any] | None
     ) -> None:
         """Wait before the next attempt; raise the error if there is none."""
-        if attempt + 1 >= self._attempts:
-            raise error
+        if attempt + 1 >= self._attempts or isinstance(error, ConfigurationError):
+            raise error  # what was wrong before anything was sent stays wrong
         pause = backoff(attempt) if self._wait else 0.0
+        asked = getattr(error, "retry_after", None)
+        if asked is not None:
+            if asked > MAX_SERVER_PAUSE:
+                raise error
+            pause = asked
         merged = merge_configs(self._config, config)
         run = begin("retry", type(self.bound).__name__, merged)
         if run is not None:

@@ -11,8 +11,9 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import httpx
@@ -25,9 +26,11 @@ from streamfold.messages import AIMessageChunk
 VERSION = "1.43.0"
 HOME = Path(__file__).parent / "node"
 
+GREETING = "Hello! Zürich 🌍 awaits."
+
 FIXTURES: dict[str, Any] = {
     "fixtures": [
-        {"match": {"userMessage": "say hello"}, "response": {"content": "Hello! Zürich 🌍 awaits."}},
+        {"match": {"userMessage": "say hello"}, "response": {"content": GREETING}},
         {
             "match": {"userMessage": "call the tool"},
             "response": {
@@ -72,7 +75,7 @@ class Way(NamedTuple):
 
     model: str
     path: str
-    params: dict[str, Any] = {}
+    params: Mapping[str, Any] = MappingProxyType({})
 
 
 WAYS = {
@@ -152,7 +155,7 @@ def _deviates(request: pytest.FixtureRequest, what: str) -> bool:
 def test_text_whole(model: Any) -> None:
     """The answer of `invoke` is the text, and it is finished."""
     message = model.invoke("say hello")
-    assert message.text == "Hello! Zürich 🌍 awaits."
+    assert message.text == GREETING
     assert message.finish_reason == "stop"
 
 
@@ -160,7 +163,7 @@ def test_text_streamed(model: Any) -> None:
     """The stream comes in several chunks that fold to the same text."""
     chunks = list(model.stream("say hello"))
     full = sum(chunks, AIMessageChunk())
-    assert full.text == "Hello! Zürich 🌍 awaits."
+    assert full.text == GREETING
     assert full.finish_reason == "stop"
     assert len([chunk for chunk in chunks if chunk.text]) > 1
 
@@ -172,7 +175,8 @@ def test_tools(request: pytest.FixtureRequest, model: Any) -> None:
     streamed = sum(bound.stream("call the tool"), AIMessageChunk()).to_message()
     for message in (whole, streamed):
         calls = [(call["name"], call["args"]) for call in message.tool_calls]
-        assert calls == [("get_weather", {"city": "Zürich", "days": 3}), ("get_time", {"tz": "UTC"})]
+        weather = ("get_weather", {"city": "Zürich", "days": 3})
+        assert calls == [weather, ("get_time", {"tz": "UTC"})]
         if not _deviates(request, "finish"):
             assert message.finish_reason == "tool_calls"
         ids = [call["id"] for call in message.tool_calls]
@@ -193,9 +197,13 @@ def test_rate_limit(model: Any) -> None:
 def test_cut_stream(model: Any) -> None:
     """A stream that the server cuts is an error that has what had arrived, never a short answer."""
     texts: list[str] = []
-    with pytest.raises(StreamfoldError) as caught:
+
+    def read() -> None:
         for chunk in model.stream("cut it"):
             texts.append(chunk.text)
+
+    with pytest.raises(StreamfoldError) as caught:
+        read()
     assert texts
     assert caught.value.partial is not None
     assert caught.value.partial.text == "".join(texts)

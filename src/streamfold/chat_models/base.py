@@ -11,7 +11,7 @@ import difflib
 import re
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import msgspec
 
@@ -37,6 +37,10 @@ if TYPE_CHECKING:  # the HTTP stack is loaded when the first call is made
     from ..net.transport import Call
 
 __all__ = ["ChatModel"]
+
+
+#: With these the provider has the beginning of the conversation, calls included.
+_CONTINUED: Final = frozenset({"previous_response_id", "conversation"})
 
 
 class _Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -290,7 +294,8 @@ class ChatModel(Runnable):
             **run.config.get("metadata", {}),
         }
         serialized = {"name": type(self).__name__, "model": self.model}
-        return watched(run, batches, coerce_messages(input), input, serialized)
+        messages = coerce_messages(input, orphan_results=True)
+        return watched(run, batches, messages, input, serialized)
 
     def _call(
         self,
@@ -364,7 +369,7 @@ class ChatModel(Runnable):
         }
         return ChatRequest(
             model=params["model"],
-            messages=coerce_messages(input),
+            messages=coerce_messages(input, orphan_results=not _CONTINUED.isdisjoint(params)),
             stream=stream,
             stream_usage=params.get("stream_usage", True),
             quirks=self._vendor.quirks,

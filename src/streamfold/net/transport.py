@@ -25,6 +25,7 @@ from ..errors import (
     ConfigurationError,
     ConnectError,
     ProviderError,
+    RateLimitError,
     RedirectRefusedError,
     SizeLimitError,
     StreamfoldError,
@@ -41,7 +42,7 @@ from ..wire.request import HTTPRequest
 from .auth import Key, Signer, auth_headers, secret_values
 from .clients import Connections
 from .clock import CLOCK, Clock
-from .retry import pause_before, retry_after, should_retry_header
+from .retry import MAX_SERVER_PAUSE, pause_before, retry_after, should_retry_header
 
 __all__ = ["Call", "stream_batches"]
 
@@ -89,8 +90,11 @@ async def stream_batches(call: Call) -> AsyncGenerator[list[AIMessageChunk], Non
                 async for batch in batches:
                     received.extend(batch)
                     yield batch
+            _settle(call.limiter, received)
             return
         except StreamfoldError as error:
+            if isinstance(error, RateLimitError) and error.retry_after is not None:
+                _back_off(call.limiter, error.retry_after)
             if received:
                 error.partial = partial_message(received, "error")
                 raise
@@ -106,6 +110,22 @@ async def stream_batches(call: Call) -> AsyncGenerator[list[AIMessageChunk], Non
             )
             attempt += 1
         await anyio.sleep(pause)
+
+
+def _settle(limiter: Any, received: list[AIMessageChunk]) -> None:
+    """Tell a limiter that counts tokens what the request has really used."""
+    correct = getattr(limiter, "correct", None)
+    if correct is not None:
+        usage = fold_events(event for c in received for event in c.events).usage_metadata
+        if usage is not None:
+            correct(usage)
+
+
+def _back_off(limiter: Any, seconds: float) -> None:
+    """The vendor asks to wait: so do all who share the limiter."""
+    back_off = getattr(limiter, "back_off", None)
+    if back_off is not None and seconds <= MAX_SERVER_PAUSE:
+        back_off(seconds)
 
 
 def partial_message(chunks: list[AIMessageChunk], finish_reason: str) -> Any:
