@@ -124,6 +124,7 @@ def config_for_each(
                 f"config is a list of {len(given)} for {count} inputs: expected one for each"
             )
         return [checked_config(item) for item in given]
-    one = checked_config(given)
+    single: Any = given
+    one = checked_config(single)
     others = {key: value for key, value in one.items() if key != "run_id"}  # an id is one run's
     return [one if index == 0 else others.copy() for index in range(count)]  # type: ignore[misc]

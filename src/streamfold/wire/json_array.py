@@ -163,7 +163,9 @@ class JSONArrayFramer:
 
     def _end_of_string(self, data: bytes, place: int = 0) -> int:
         """Where the open string has ended in `data`; all of `data` if it has not."""
-        if self._escaped and data:
+        if place >= len(data):
+            return place  # an empty read: a backslash before it still counts
+        if self._escaped:
             self._escaped = False
             place += 1
         match = _INSIDE.match(data, place)

@@ -333,7 +333,7 @@ def read_usage(usage: Mapping[str, Any]) -> UsageMetadata:
     """OpenAI's usage object, and what other vendors made of it.
 
     xAI and a few others leave reasoning out of `completion_tokens` and count it in the total only;
-    `output_tokens` includes it always. Cached tokens are in one of four places.
+    `output_tokens` includes it always. Cached tokens are in one of five places.
     """
     into = _details(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
     out = _details(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
@@ -352,6 +352,7 @@ def read_usage(usage: Mapping[str, Any]) -> UsageMetadata:
 _CACHE_FIELDS: Final = {
     "prompt_cache_hit_tokens": "cache_read",  # DeepSeek
     "cached_tokens": "cache_read",  # Together, Moonshot
+    "num_cached_tokens": "cache_read",  # Mistral
     "cache_creation_input_tokens": "cache_creation",  # Vercel's gateway
 }
 _DETAIL_NAMES: Final = {
