@@ -75,7 +75,7 @@ def run(mode: str, model: Any, inputs: Any, config: Any = None, **kwargs: Any) -
     """The texts of `batch`, or the errors' class names."""
 
     async def main() -> list[Any]:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             return list(await model.abatch(inputs, config, **kwargs))
 
     if mode == "sync":
@@ -93,7 +93,7 @@ def pairs(
     found = []
 
     async def main() -> None:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             async for index, one in model.abatch_as_completed(inputs, config, **kwargs):
                 found.append((index, shown(one)))
 

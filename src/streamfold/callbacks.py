@@ -12,7 +12,7 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
@@ -177,21 +177,23 @@ class UsageMetadataCallbackHandler(BaseCallbackHandler):
     def on_llm_end(self, response: LLMResult | None, **kwargs: Any) -> None:
         for answers in response.generations if response is not None else ():
             for generation in answers:
-                self._add(generation.message)
+                self._add(generation.message, kwargs.get("metadata") or {})
 
     def on_llm_error(
         self, error: BaseException, *, response: LLMResult | None = None, **kwargs: Any
     ) -> None:
-        self.on_llm_end(response)  # what the provider has counted so far, it bills
+        self.on_llm_end(response, **kwargs)  # what the provider has counted so far, it bills
 
     def on_llm_cancel(self, *, response: LLMResult | None = None, **kwargs: Any) -> None:
-        self.on_llm_end(response)
+        self.on_llm_end(response, **kwargs)
 
-    def _add(self, message: AIMessage) -> None:
-        name, usage = message.response_metadata.get("model_name"), message.usage_metadata
+    def _add(self, message: AIMessage, asked: Mapping[str, Any]) -> None:
+        """Count `message`; where a wire does not name the model, the one that was asked did it."""
+        model, usage = asked.get("ls_model_name"), message.usage_metadata
+        name = message.response_metadata.get("model_name") or model
         if not name or usage is None:
             return
-        price = _price_of(message)
+        price = _price_of(message, asked.get("ls_provider"), model)
         with self._lock:
             self._usage[name] = add_usage(self._usage.get(name), usage) or usage
             before = self._cost.get(name, 0.0)
@@ -201,10 +203,10 @@ class UsageMetadataCallbackHandler(BaseCallbackHandler):
         return f"UsageMetadataCallbackHandler({self.usage_metadata!r})"
 
 
-def _price_of(message: AIMessage) -> float | None:
+def _price_of(message: AIMessage, provider: str | None, model: str | None) -> float | None:
     from .profiles import usage_cost
 
-    return usage_cost(message)
+    return usage_cost(message, provider=provider, model=model)
 
 
 @contextmanager

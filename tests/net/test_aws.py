@@ -180,7 +180,6 @@ async def test_each_attempt_is_signed_anew(
     assert len({sent.headers["authorization"] for sent in server.asked}) == 3
 
 
-@pytest.mark.usefixtures("in_2015")
 @pytest.mark.parametrize(
     "model",
     [MODEL, "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.amazon.nova-lite-v1:0"],
@@ -223,10 +222,13 @@ async def test_the_same_as_awss_own_sdk(
     theirs = AWSRequest(
         "POST", seen[0].url, {"content-type": sent.headers["content-type"]}, sent.content
     )
-    auth = SigV4Auth(botocore.credentials.Credentials(ACCESS, SECRET), "bedrock", "us-east-1")
-    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda *_: aws._now())
-    auth.add_auth(theirs)
-    assert sent.headers["authorization"] == theirs.headers["Authorization"]
+    credentials = botocore.credentials.Credentials(ACCESS, SECRET)
+    SigV4Auth(credentials, "bedrock", "us-east-1").add_auth(theirs)
+    then = datetime.strptime(theirs.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ")
+    monkeypatch.setattr(aws, "_now", lambda: then)
+    await ours.ainvoke("hi") if not stream else [chunk async for chunk in ours.astream("hi")]
+    assert server.asked[1].content == sent.content
+    assert server.asked[1].headers["authorization"] == theirs.headers["Authorization"]
 
 
 async def test_the_host_that_is_signed_is_the_one_that_is_asked() -> None:

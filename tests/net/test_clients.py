@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import streamfold
 from streamfold import init_chat_model
 from streamfold.errors import ConnectError, StreamfoldError
 from streamfold.net.clients import Connections, proxy_from_environment
+from streamfold.net.pool import _Backend
 
 SAY = DIALECTS["openai"]
 URL = "http://127.0.0.1:9/v1"
@@ -141,6 +143,20 @@ async def test_the_callers_own_client_is_closed(server: FaultServer) -> None:
     with pytest.raises(StreamfoldError, match="closed"):
         await model.ainvoke("hi")
     assert server.requests == []
+
+
+@pytest.mark.anyio
+async def test_the_kernel_watches_idle_connections(server: FaultServer) -> None:
+    """A flow that a NAT box has forgotten is noticed: probes after 60 s, five of them
+    (catalogue L13)."""
+    stream = await _Backend().connect_tcp("127.0.0.1", int(server.origin.rpartition(":")[2]))
+    sock = stream.get_extra_info("socket")
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 60
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 5
+    await stream.aclose()
 
 
 # ---- proxies -------------------------------------------------------------------------------------
