@@ -132,7 +132,7 @@ class TestSamples:
         assert saying(decoded, sample)["error"] == sample.expected["error"]
 
 
-def some(cases: Iterable[Any], most: int = 250) -> list[Any]:
+def some(cases: Iterable[Any], most: int = 150) -> list[Any]:
     """All cases in the full matrix; else `most` of them, evenly spread."""
     listed = list(cases)
     if os.environ.get("HYPOTHESIS_PROFILE") == "matrix" or len(listed) <= most:
