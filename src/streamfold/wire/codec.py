@@ -199,17 +199,22 @@ class Decoder:
                 return [TextChunk("", text, index) for text in texts if text]
         self._template = None  # what it takes for granted may change now
         chunks: list[AIMessageChunk] = []
-        before, block = 0, b""
+        before, kept, block = 0, 0, b""
         for block in self._framer.split(complete):
             frame = self._framer.read(block)
-            before = len(chunks)
+            before, kept = len(chunks), self._kept()
             if frame is not None:
                 self._frame(frame, chunks)
             if self.error is not None or self.done:
                 return chunks
-        if len(chunks) > before and chunks[-1].__class__ is TextChunk:
+        told_all = self._kept() == kept  # and kept nothing of it to tell later
+        if told_all and len(chunks) > before and chunks[-1].__class__ is TextChunk:
             self._learn(block, chunks[-1])
         return chunks
+
+    def _kept(self) -> int:
+        """How many pieces wait to be told at the end of the answer, without a pending event."""
+        return 0
 
     def _learn(self, block: bytes, chunk: AIMessageChunk) -> None:
         """Take the short way from here on, if the blocks are such that it can be taken."""

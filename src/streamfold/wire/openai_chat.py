@@ -140,6 +140,9 @@ class Decoder(BaseDecoder):
         self._close_extras()
         self.finish(meant, {"finish_reason": reason})
 
+    def _kept(self) -> int:
+        return len(self._refusal) + len(self._details) + len(self._transcript)
+
     def _close_extras(self) -> None:
         """What can be said only when all of it has arrived."""
         if self._details:
