@@ -272,6 +272,11 @@ class TestToolCalls:
             assert message.invalid_tool_calls == [BAD]
             assert message.content == [{"type": "text", "text": "hi"}, CALL, BAD]
 
+    def test_stored_calls_are_there_once(self) -> None:
+        """They are in the content; the fields are made of it again."""
+        stored = AIMessage("hi", tool_calls=[CALL], invalid_tool_calls=[BAD]).to_dict()
+        assert stored.keys() == {"type", "content"}
+
     def test_equal_calls_without_an_id_are_two_calls(self) -> None:
         call = {"name": "f", "args": {}, "id": None}
         assert len(AIMessage("", tool_calls=[call, call]).tool_calls) == 2

@@ -52,6 +52,7 @@ class TestStrictObject:
             strict_object('{"a":' + deep + "}")
         assert strict_object('{"a": "' + "[" * 1000 + '"}')
         assert strict_object('{"a":{"b":1}}', max_depth=2)
+        assert strict_object('{"a":{"b":1},"c":{},"d":[[]]}', max_depth=3)
         with pytest.raises(ValueError, match="deeper than 1 "):
             strict_object('{"a":{"b":1}}', max_depth=1)
 

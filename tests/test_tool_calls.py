@@ -138,6 +138,10 @@ PIECES: dict[str, tuple[list[Piece], list[tuple[Any, Any, str]]]] = {
         [{"index": 0, "name": "f", "args": A}, {"index": 0, "id": "b", "name": "f", "args": B}],
         [(None, "f", A), ("b", "f", B)],
     ),
+    "an id alone, for a call that closed without one, is another call": (
+        [{"index": 0, "name": "f", "args": A}, {"index": 0, "id": "b", "args": B}],
+        [(None, "f", A), ("b", None, B)],
+    ),
     "the index comes after the first piece": (
         [{"id": "a", "name": "f", "args": "{"}, {"index": 0, "args": "}"}],
         [("a", "f", "{}")],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -465,7 +466,10 @@ class TestLimits:
         big = wire(sample.dialect, sample.text.replace(b"!", b"!" * 3000))
         place = big.index(b"!" * 3000)
         limits = Limits(event_bytes=2000)
-        for reads in ([big], bytewise(big), cut_at(big, [place - 400]), cut_at(big, [place])):
+        ends = [found.end() for found in re.finditer(rb"\n\n|\r\n\r\n|(?<=\})\n", big)]
+        cuts = ([], [place - 400], [place], ends, range(len(big)))
+        for places in cuts:
+            reads = cut_at(big, [*places])
             decoded = decode(sample.dialect, reads, limits)
             assert isinstance(decoded.error, SizeLimitError)
             assert decoded.message.text == sample.expected["text"].removesuffix("!")

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decoding import bytewise, check_readable, decode, decode_whole
+from decoding import bytewise, check_readable, decode, decode_whole, events_of
 from strategies import cut_at, pieces_of
+from streamfold.deltas import MessageEnd
 from streamfold.errors import (
     OverloadedError,
     ProviderError,
@@ -501,6 +502,23 @@ def test_tools(payloads: list[Payload], expected: dict[str, Any]) -> None:
     assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"refusal": "no"},
+        {"reasoning_details": [{"type": "reasoning.text", "text": "r", "index": 0}]},
+        {"audio": {"transcript": "la"}},
+    ],
+)
+def test_what_is_collected_beside_text_is_not_lost_in_a_hurry(beside: dict[str, Any]) -> None:
+    """Equal payloads, each a read of its own, that have more in them than their text."""
+    payloads = [delta(content="x"), *(delta(content="x", **beside) for _ in range(5)), STOP]
+    reads = [sse([payload], b"") for payload in payloads]
+    quick = decode("openai_chat", reads)
+    assert quick.events == decode("openai_chat", reads, short_way=False).events
+    assert quick.events == decode("openai_chat", b"".join(reads)).events
+
+
 def test_a_custom_tool_keeps_its_kind() -> None:
     """Its input is free text: an invalid call, raw, with the type that says so."""
     piece = {"index": 0, "id": "a", "type": "custom", "custom": {"name": "f", "input": "free text"}}
@@ -648,6 +666,10 @@ def test_line_separators_in_strings_are_text() -> None:
 
 
 class TestDone:
+    def test_a_repeated_finish_reason_ends_the_message_once(self) -> None:
+        ends = [e for e in events_of(streamed(*HELLO, STOP, STOP)) if isinstance(e, MessageEnd)]
+        assert ends == [MessageEnd("stop")]
+
     def test_an_end_marker_without_a_finish_reason(self) -> None:
         """'done-without-finish': whole, but the reason is unknown, never 'stop'."""
         decoded = streamed(*texts(*HALF))
