@@ -58,11 +58,6 @@ class Decoder(BaseDecoder):
         self._transcript: list[str] = []
         self._stop_reason: str | None = None
         self._is_whole = False
-        self._collects = False  # whether the payload at hand has a piece that is not said yet
-
-    def _learn(self, block: bytes, chunk: AIMessageChunk) -> None:
-        if not self._collects:  # else its copies would have such a piece too
-            super()._learn(block, chunk)
 
     def _frame(self, frame: Frame, chunks: list[AIMessageChunk]) -> None:
         if frame.data.strip() == b"[DONE]":
@@ -72,7 +67,6 @@ class Decoder(BaseDecoder):
         super()._frame(frame, chunks)
 
     def _event(self, event: str | None, payload: Any) -> None:
-        self._collects = False
         if not isinstance(payload, dict):
             if event == "error":
                 self.fail(self.provider_failure(payload))
@@ -212,12 +206,10 @@ class Decoder(BaseDecoder):
         """OpenRouter's structured form of what `reasoning` holds as text, with signatures."""
         if _is_list(value):
             self._details.extend(item for item in value if isinstance(item, dict))
-            self._collects = bool(value) or self._collects
 
     def _refused(self, value: Any, delta: dict[str, Any]) -> None:
         if isinstance(value, str) and value:
             self._refusal.append(value)
-            self._collects = True
 
     def _tool_calls(self, value: Any, delta: dict[str, Any]) -> None:
         if not _is_list(value):
@@ -262,7 +254,6 @@ class Decoder(BaseDecoder):
             self.data(data["base64"], "audio", "audio")
         if value.get("transcript"):
             self._transcript.append(str(value["transcript"]))
-            self._collects = True
 
     def _images(self, value: Any, delta: dict[str, Any]) -> None:
         from ..content import standard_block
