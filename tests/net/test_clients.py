@@ -156,7 +156,9 @@ async def test_the_kernel_watches_idle_connections(server: FaultServer) -> None:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 60
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 5
+    await anyio.to_thread.run_sync(server.wait_open, 1)
     await stream.aclose()
+    await anyio.to_thread.run_sync(server.wait_open, 0)
 
 
 # ---- proxies -------------------------------------------------------------------------------------
