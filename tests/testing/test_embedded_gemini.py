@@ -12,7 +12,16 @@ import pytest
 from streamfold import errors, init_chat_model
 from streamfold.chunks import AIMessageChunk
 from streamfold.messages import HumanMessage, ToolMessage
-from streamfold.testing import Answer, Call, EmbeddedProvider, Failure, Usage
+from streamfold.testing import (
+    Answer,
+    Call,
+    EmbeddedProvider,
+    Failure,
+    LoopbackServer,
+    Reply,
+    Request,
+    Usage,
+)
 
 HTTP = httpx.Client(trust_env=False)
 LOCATION = {
@@ -414,3 +423,32 @@ def test_a_used_up_quota_is_not_tried_again() -> None:
             model(provider, max_retries=2).invoke("hi")
         assert not caught.value.retryable
         assert len(provider.requests) == 1
+
+
+def test_queries_of_the_caller_stand_beside_the_streams(provider: EmbeddedProvider) -> None:
+    list(model(provider, default_query={"x": "1"}).stream("hi"))
+    assert provider.requests[-1].query == {"alt": "sse", "x": "1"}
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=UTF-8", "text/plain"])
+@pytest.mark.parametrize("start", ["", "\n ", "\ufeff"])
+def test_an_array_is_a_stream_whatever_was_asked_for(kind: str, start: str) -> None:
+    """Proxies forget `alt=sse`; the first byte tells."""
+    head = {"content": {"parts": [{"text": "Hel"}]}}
+    tail = {"content": {"parts": [{"text": "lo"}]}, "finishReason": "STOP"}
+    body = start + json.dumps([{"candidates": [each]} for each in (head, tail)])
+    broken = start + json.dumps([{"candidates": [head]}, {"error": {"status": "UNAVAILABLE"}}])
+    replies = iter([body, body, broken])
+
+    def reply(request: Request) -> Reply:
+        data = next(replies).encode()
+        pieces = [data[place : place + 9] for place in range(0, len(data), 9)]
+        return Reply(headers={"content-type": kind}, body=pieces, chunked=True)
+
+    with LoopbackServer(reply) as server:
+        llm = init_chat_model("google_genai:g", base_url=server.url, api_key="k", max_retries=0)
+        assert [chunk.text for chunk in llm.stream("hi")] == ["Hel", "lo"]
+        assert llm.invoke("hi").text == "Hello"
+        with pytest.raises(errors.OverloadedError) as caught:
+            llm.invoke("hi")
+        assert caught.value.partial.text == "Hel"

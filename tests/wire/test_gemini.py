@@ -227,11 +227,13 @@ def test_interleaved_calls_in_pieces() -> None:
     assert calls[0] == ("1", "f", {"a": True})
     assert calls[-1][1:] == ("h", {"x": 1})
     assert len(calls) == 3
+    assert decoded.message.invalid_tool_calls == []
 
 
 def test_whole_arguments_of_a_call_that_says_it_goes_on() -> None:
-    decoded = stream(event(piece(name="f", args={"a": 1})), STOP)
+    decoded = stream(event(piece(name="f", args={"a": 1})), event(piece(more=False)), STOP)
     assert [c["args"] for c in decoded.message.tool_calls] == [{"a": 1}]
+    assert decoded.message.invalid_tool_calls == []
 
 
 @pytest.mark.parametrize("path", ["$.a", "$.b[1]", "$", "b", 5, None])
@@ -487,6 +489,19 @@ def test_a_finish_reason_in_every_event_ends_nothing_early() -> None:
     )
     assert decoded.message.text == "ab"
     assert decoded.message.finish_reason == "stop"
+    assert len(decoded.chunks) == 2  # the last one says nothing new
+
+
+def test_sources_may_trail_the_finish_reason() -> None:
+    grounding = {
+        "groundingChunks": [{"web": {"uri": "u"}}],
+        "groundingSupports": [{"segment": {"endIndex": 1}, "groundingChunkIndices": [0]}],
+        "webSearchQueries": ["q"],
+    }
+    decoded = stream(event(text("a"), reason="STOP"), event(groundingMetadata=grounding))
+    said, search, _ = blocks(decoded)
+    assert said["annotations"][0]["url"] == "u"
+    assert search["name"] == "google_search"
 
 
 def test_metadata_is_reported_once_and_in_snake_case() -> None:
@@ -575,9 +590,9 @@ def test_figures_are_running_totals() -> None:
 
 
 def test_a_kind_of_traffic_is_no_figure() -> None:
-    decoded = stream(
-        {**event(text("a")), "usageMetadata": {"trafficType": "ON_DEMAND"}}, event(reason="STOP")
-    )
+    traffic = {"usageMetadata": {"trafficType": "ON_DEMAND"}}
+    decoded = stream({**HEAD, **traffic}, {**event(text("a")), **traffic}, event(reason="STOP"))
+    assert len(decoded.chunks) == 2  # by itself it is nothing to show
     assert decoded.message.usage_metadata is None
     assert decoded.message.response_metadata["usage"] == {"trafficType": "ON_DEMAND"}
 

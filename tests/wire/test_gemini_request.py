@@ -210,12 +210,12 @@ SIGNATURES = [
 @pytest.mark.parametrize(("model", "calls", "expected"), SIGNATURES)
 def test_calls_made_elsewhere_are_signed_as_such(model: str, calls: Any, expected: Any) -> None:
     message = AIMessage([{"type": "text", "text": "a"}, *calls])
-    native = {"functionCall": {"name": "f", "args": {}, "id": "n"}}
+    native = AIMessage([{"functionCall": {"name": "f", "args": {}, "id": "n"}}])
     results = [ToolMessage("r", tool_call_id=call["id"]) for call in calls]
-    request = ChatRequest(model=model, messages=[message, *results, AIMessage([native])])
+    request = ChatRequest(model=model, messages=[message, *results, native])
     contents = json.loads(encode(request).body)["contents"]
     assert [part.get("thoughtSignature") for part in contents[0]["parts"]] == [None, *expected]
-    assert native == {"functionCall": {"name": "f", "args": {}, "id": "n"}}  # ours is a copy
+    assert native.content == [{"functionCall": {"name": "f", "args": {}, "id": "n"}}]  # not changed
 
 
 # ---- results -------------------------------------------------------------------------------------

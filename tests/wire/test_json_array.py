@@ -103,6 +103,14 @@ def test_the_limit_is_per_element(size: int) -> None:
     assert SizeLimitError.__name__ in error
 
 
+def test_an_element_without_an_end_is_not_waited_for() -> None:
+    framer = JSONArrayFramer(100)
+    framer.feed(b'[{"a":"')
+    for _ in range(20):
+        assert framer.feed(b"x" * 10) == []
+    assert isinstance(framer.error, SizeLimitError)
+
+
 def test_the_time_is_linear() -> None:
     """One string of a few megabytes, many quotes, many brackets: in small reads."""
     bodies = [

@@ -203,13 +203,14 @@ async def _send(
     call: Call, clock: Clock, auth: dict[str, str], secrets: list[str]
 ) -> httpx.Response:
     url = call.base_url.rstrip("/") + call.request.path
+    if call.query:  # not by `params=`, which takes the place of a query that the path has
+        url = str(httpx.URL(url).copy_merge_params(call.query))
     client = await call.connections.client(url)
     if getattr(client, "is_closed", False):
         raise ConfigurationError("http_client is closed: expected a client that is still open")
     request = client.build_request(
         "POST",
         url,
-        params=call.query or None,
         content=call.request.body,
         headers={
             "content-type": "application/json",
