@@ -1,9 +1,8 @@
 """The guide runs: its code blocks, with nothing changed but their import lines.
 
 The guide ("Models", `guide/models.ru.md` of the shared folder) is not part of this repository;
-where it is absent, these tests are skipped. `RUNS` has a row for each block that is run, `LATER`
-a reason for each that is not yet; a block that is in neither table fails
-`test_every_block_is_in_a_table`. To make a block run, move it from `LATER` to `RUNS`.
+where it is absent, these tests are skipped. `RUNS` has a row for each block; one without a row
+fails `test_every_block_is_run`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 
-from streamfold import BaseCallbackHandler, ChatAnthropic, ChatOpenAI, init_chat_model
+from streamfold import (
+    AzureChatOpenAI,
+    BaseCallbackHandler,
+    ChatAnthropic,
+    ChatOpenAI,
+    init_chat_model,
+)
 from streamfold.messages import AIMessage, AIMessageChunk
 from streamfold.testing import EmbeddedProvider
 from streamfold.tools import tool
@@ -195,6 +200,14 @@ def _is_usage_of_both(usage: Mapping[str, Any]) -> bool:
     )
 
 
+#: The guide writes "..." for the address of a resource.
+AZURE: Final = ("AZURE_OPENAI_DEPLOYMENT_NAME",)
+HERE: Final = {
+    """os.environ["AZURE_OPENAI_ENDPOINT"] = "..."
+""": """os.environ["AZURE_OPENAI_ENDPOINT"] = "URL"
+"""
+}
+
 FEATHERS: Final = "Почему у попугаев красочные перья?"
 
 RUNS: Final[dict[int, Run]] = {
@@ -203,6 +216,19 @@ RUNS: Final[dict[int, Run]] = {
     2: _one(lambda ran: isinstance(ran.model, ChatOpenAI) and _answers(ran), "ChatOpenAI("),
     4: _one(lambda ran: isinstance(ran.model, ChatAnthropic) and _answers(ran), "init_chat_model("),
     5: _one(lambda ran: isinstance(ran.model, ChatAnthropic) and _answers(ran), "ChatAnthropic("),
+    7: _one(lambda ran: isinstance(ran.model, AzureChatOpenAI) and _answers(ran), *AZURE, **HERE),
+    8: _one(lambda ran: isinstance(ran.model, AzureChatOpenAI) and _answers(ran), *AZURE, **HERE),
+    10: _one(_answers, "google_genai:"),
+    11: _one(_answers, "ChatGoogleGenerativeAI("),
+    13: _one(_answers, '"bedrock_converse"'),
+    14: _one(_answers, "ChatBedrock("),
+    16: _one(_answers, '"huggingface"'),
+    17: _one(
+        lambda ran: (
+            _answers(ran) and (ran.sent["max_tokens"], ran.sent["temperature"]) == (1024, 0.7)
+        ),
+        "HuggingFaceEndpoint(",
+    ),
     18: Run("response = model.invoke(", lambda ran: "попугаи" in ran.response.text),
     19: _one(
         lambda ran: (
@@ -324,6 +350,15 @@ RUNS: Final[dict[int, Run]] = {
         thinking,
     ),
     54: Run('step["reasoning"]', lambda ran: "Пользователь пишет" in ran.out, thinking),
+    # What runs at the provider
+    55: _one(
+        lambda ran: (
+            [block["type"] for block in ran.value]
+            == ["server_tool_call", "server_tool_result", "text"]
+            and ran.provider.requests[-1].path == "/v1/responses"
+        ),
+        '"web_search"',
+    ),
     # Limits and addresses
     57: _one(
         lambda ran: isinstance(ran.model, ChatOpenAI) and callable(ran.rate_limiter.acquire),
@@ -384,12 +419,6 @@ RUNS: Final[dict[int, Run]] = {
     ),
 }
 
-#: Blocks that are not run yet, and what they wait for.
-LATER: Final[dict[int, str]] = {
-    **dict.fromkeys((7, 8, 10, 11, 13, 14, 16, 17), "providers other than OpenAI and Anthropic"),
-    55: "OpenAI's Responses API",
-}
-
 #: Python in name only: what a call returns.
 SHOWN: Final = {56, 62, 64}
 
@@ -415,6 +444,25 @@ def blocks() -> list[Block]:
 
 
 BLOCKS: Final = blocks()
+
+#: What a reader of the guide has set, and what its blocks set themselves.
+VARIABLES: Final = {
+    "OPENAI_BASE_URL": "URL/v1",
+    "OPENAI_API_KEY": "any",
+    "OPENAI_API_VERSION": "any",
+    "ANTHROPIC_BASE_URL": "URL",
+    "ANTHROPIC_API_KEY": "any",
+    "AZURE_OPENAI_ENDPOINT": "URL",
+    "AZURE_OPENAI_API_KEY": "any",
+    "AZURE_OPENAI_DEPLOYMENT_NAME": "gpt-4.1",
+    "GOOGLE_GEMINI_BASE_URL": "URL/v1beta",
+    "GOOGLE_API_KEY": "any",
+    "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": "URL",
+    "AWS_BEARER_TOKEN_BEDROCK": "any",
+    "AWS_REGION": "us-east-1",
+    "HF_INFERENCE_BASE_URL": "URL/v1",
+    "HUGGINGFACEHUB_API_TOKEN": "any",
+}
 
 pytestmark = pytest.mark.skipif(not BLOCKS, reason=f"there is no guide at {GUIDE}")
 
@@ -457,11 +505,10 @@ def _execute(code: CodeType, names: dict[str, Any]) -> Any:
 
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedProvider]:
-    """Both vendors at once; the variables of both lead to it, and are as they were afterwards."""
+    """All vendors at once; their variables lead to it, and are as they were afterwards."""
     with EmbeddedProvider() as provider:
-        for vendor, path in (("OPENAI", "/v1"), ("ANTHROPIC", "")):
-            monkeypatch.setenv(f"{vendor}_BASE_URL", provider.url + path)
-            monkeypatch.setenv(f"{vendor}_API_KEY", "any")
+        for name, value in VARIABLES.items():
+            monkeypatch.setenv(name, value.replace("URL", provider.url))
         yield provider
 
 
@@ -489,12 +536,10 @@ def test_block(
     assert row.check(Ran(names, out, value, provider)), out
 
 
-def test_every_block_is_in_a_table() -> None:
-    """Each Python block is run, or waits for something that is named; no row is left over."""
+def test_every_block_is_run() -> None:
+    """Each Python block has a row; no row is left over."""
     # Two blocks without a language show output.
-    python = {block.number for block in BLOCKS if block.language == "python"}
-    assert python == RUNS.keys() | LATER.keys() | SHOWN
-    assert not RUNS.keys() & LATER.keys()
+    assert {block.number for block in BLOCKS if block.language == "python"} == RUNS.keys() | SHOWN
 
 
 def test_every_import_has_a_home() -> None:

@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .budget import Budget as Budget
+    from .caching import cache_prompt as cache_prompt
     from .callbacks import AsyncCallbackHandler as AsyncCallbackHandler
     from .callbacks import BaseCallbackHandler as BaseCallbackHandler
     from .callbacks import UsageMetadataCallbackHandler as UsageMetadataCallbackHandler
@@ -26,10 +28,17 @@ if TYPE_CHECKING:
     from .chat_models import HuggingFaceEndpoint as HuggingFaceEndpoint
     from .chat_models import init_chat_model as init_chat_model
     from .chunks import AIMessageChunk as AIMessageChunk
+    from .config import RunnableConfig as RunnableConfig
+    from .console import ConsoleCallbackHandler as ConsoleCallbackHandler
     from .errors import ToolException as ToolException
     from .functions import runnable as runnable
     from .limits import Limits as Limits
     from .limits import Timeouts as Timeouts
+    from .media import audio_block as audio_block
+    from .media import file_block as file_block
+    from .media import image_block as image_block
+    from .media import save_media as save_media
+    from .media import video_block as video_block
     from .messages import AIMessage as AIMessage
     from .messages import HumanMessage as HumanMessage
     from .messages import SystemMessage as SystemMessage
@@ -39,9 +48,13 @@ if TYPE_CHECKING:
     from .net.tokens import azure_token_provider as azure_token_provider
     from .net.tokens import google_token_provider as google_token_provider
     from .profiles import usage_cost as usage_cost
+    from .progress import BatchSummary as BatchSummary
     from .rate_limiters import InMemoryRateLimiter as InMemoryRateLimiter
     from .rate_limiters import RateLimiter as RateLimiter
+    from .rate_limiters import RedisRateLimiter as RedisRateLimiter
     from .rate_limiters import TokenRateLimiter as TokenRateLimiter
+    from .runs import adispatch_custom_event as adispatch_custom_event
+    from .runs import dispatch_custom_event as dispatch_custom_event
     from .tools import Tool as Tool
     from .tools import arun_tool_calls as arun_tool_calls
     from .tools import run_tool_calls as run_tool_calls
@@ -57,6 +70,8 @@ _HOMES = {
     "AsyncCallbackHandler": "callbacks",
     "AzureChatOpenAI": "chat_models",
     "BaseCallbackHandler": "callbacks",
+    "Budget": "budget",
+    "BatchSummary": "progress",
     "ChatAnthropic": "chat_models",
     "ChatBedrock": "chat_models",
     "ChatBedrockConverse": "chat_models",
@@ -66,11 +81,14 @@ _HOMES = {
     "ChatOllama": "chat_models",
     "ChatOpenAI": "chat_models",
     "ChatVertexAI": "chat_models",
+    "ConsoleCallbackHandler": "console",
     "HuggingFaceEndpoint": "chat_models",
     "HumanMessage": "messages",
     "InMemoryRateLimiter": "rate_limiters",
     "Limits": "limits",
     "RateLimiter": "rate_limiters",
+    "RedisRateLimiter": "rate_limiters",
+    "RunnableConfig": "config",
     "SystemMessage": "messages",
     "Timeouts": "limits",
     "TokenRateLimiter": "rate_limiters",
@@ -79,18 +97,26 @@ _HOMES = {
     "ToolMessage": "messages",
     "UsageMetadataCallbackHandler": "callbacks",
     "Vendor": "vendors",
+    "adispatch_custom_event": "runs",
     "arun_tool_calls": "tools",
+    "audio_block": "media",
     "azure_token_provider": "net.tokens",
+    "cache_prompt": "caching",
+    "dispatch_custom_event": "runs",
+    "file_block": "media",
     "get_usage_metadata_callback": "callbacks",
     "google_token_provider": "net.tokens",
+    "image_block": "media",
     "init_chat_model": "chat_models",
     "messages_from_dict": "messages",
     "messages_to_dict": "messages",
     "register_provider": "vendors",
     "run_tool_calls": "tools",
     "runnable": "functions",
+    "save_media": "media",
     "tool": "tools",
     "usage_cost": "profiles",
+    "video_block": "media",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -7,21 +7,27 @@ region or project: each has a function here, which its row names.
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
 from .errors import ConfigurationError
 from .net.auth import Key, checked_key
 from .vendors import Vendor
+from .wire.request import path_segment
 
-__all__ = ["Address", "resolve"]
+__all__ = ["Address", "UnusableVariableError", "resolve"]
 
-_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+
+class UnusableVariableError(ConfigurationError):
+    """A variable of the environment is no address. That is said when a request is to be made, not
+    when a model is: a program may make its models before it knows where they are."""
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +65,7 @@ def _given_url(row: Vendor, params: Mapping[str, Any]) -> str | None:
         return checked_url(params["base_url"], "base_url")
     for name in row.base_url_env:
         if os.environ.get(name):
-            return checked_url(os.environ[name], f"the environment variable {name}")
+            return _variable_url(name, os.environ[name])
     return None
 
 
@@ -79,6 +85,13 @@ def _key(row: Vendor, params: Mapping[str, Any], *, needed: bool) -> Key | None:
     return None
 
 
+def _variable_url(name: str, url: str) -> str:
+    try:
+        return checked_url(url, f"the environment variable {name}")
+    except ConfigurationError as error:
+        raise UnusableVariableError(str(error)) from None
+
+
 def checked_url(url: str, source: str) -> str:
     """`url` without a slash at its end. Warns for plain http to another machine."""
     url = url.strip()
@@ -93,12 +106,32 @@ def checked_url(url: str, source: str) -> str:
         )
     if parts.username or parts.password:
         raise ConfigurationError(f"{source} has a name or password in it: give the key as api_key=")
-    if parts.scheme == "http" and host not in _LOOPBACK and not host.startswith("127."):
+    if parts.query or parts.fragment:
+        raise ConfigurationError(
+            f"{source} has a query or fragment: expected an address alone "
+            "(what goes into every query is default_query={...})"
+        )
+    if parts.scheme == "http" and not _is_loopback(host):
         warnings.warn(
             f"{source} is plain http to {host}: key and messages can be read on the way",
             stacklevel=2,
         )
     return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether it is this machine: a name like 127.example.com is not."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _host_label(value: str, name: str) -> str:
+    """`value`, which becomes a part of a host's name: it must not make another host of it."""
+    if not re.fullmatch(r"[A-Za-z0-9-]+", value):
+        raise ConfigurationError(f"{name} is {value!r}: expected letters, digits and hyphens")
+    return value
 
 
 def _setting(params: Mapping[str, Any], name: str, *variables: str) -> str | None:
@@ -137,7 +170,7 @@ def _ollama(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
         f"{parts.scheme}://{shown}:{parts.port or own_port or default_port}{parts.path.rstrip('/')}"
     )
     return Address(
-        base_url=checked_url(url, "the environment variable OLLAMA_HOST"),
+        base_url=_variable_url("OLLAMA_HOST", url),
         auth=row.auth,
         key=_key(row, params, needed=False),
     )
@@ -158,17 +191,7 @@ def _azure(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
         query = {"api-version": version} if version and version not in _AZURE_V1 else {}
         url = checked_url(params["base_url"], "base_url")
         return Address(base_url=url, auth=auth, key=key, query=query)
-    endpoint = checked_url(
-        _needed(
-            row,
-            _setting(params, "azure_endpoint", "AZURE_OPENAI_ENDPOINT"),
-            "endpoint",
-            "azure_endpoint",
-            "AZURE_OPENAI_ENDPOINT",
-        ),
-        "azure_endpoint",
-    )
-    endpoint = endpoint.removesuffix("/openai")
+    endpoint = _azure_endpoint(row, params).removesuffix("/openai")
     if endpoint.endswith("/openai/v1") or version in _AZURE_V1:
         query = {"api-version": "preview"} if version == "preview" else {}
         base = f"{endpoint.removesuffix('/openai/v1')}/openai/v1"
@@ -177,8 +200,17 @@ def _azure(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
     path = "/openai"
     if dialect == "openai_chat":
         deployment = params.get("azure_deployment") or params["model"]
-        path = f"/openai/deployments/{quote(str(deployment), safe='')}"
+        path = f"/openai/deployments/{path_segment(str(deployment), 'azure_deployment')}"
     return Address(base_url=endpoint + path, auth=auth, key=key, query={"api-version": version})
+
+
+def _azure_endpoint(row: Vendor, params: Mapping[str, Any]) -> str:
+    name, variable = "azure_endpoint", "AZURE_OPENAI_ENDPOINT"
+    if params.get(name):
+        return checked_url(str(params[name]), name)
+    return _variable_url(
+        variable, _needed(row, os.environ.get(variable), "endpoint", name, variable)
+    )
 
 
 def _azure_key(row: Vendor, params: Mapping[str, Any]) -> tuple[str, Key]:
@@ -216,7 +248,8 @@ def _azure_anthropic(row: Vendor, params: Mapping[str, Any], dialect: str) -> Ad
             "azure_resource",
             "ANTHROPIC_FOUNDRY_RESOURCE",
         )
-        base_url = f"https://{quote(resource, safe='')}.services.ai.azure.com/anthropic"
+        resource = _host_label(resource, "azure_resource")
+        base_url = f"https://{resource}.services.ai.azure.com/anthropic"
     if params.get("azure_ad_token_provider") is not None:
         return Address(base_url=base_url, auth="bearer", key=params["azure_ad_token_provider"])
     return Address(base_url=base_url, auth=row.auth, key=_key(row, params, needed=True))
@@ -232,7 +265,7 @@ def _vertex(publisher: str) -> Callable[[Vendor, Mapping[str, Any], str], Addres
         base_url = _given_url(row, params)
         key = _key(row, params, needed=False)
         location = _setting(params, "location", "GOOGLE_CLOUD_LOCATION", "GOOGLE_CLOUD_REGION")
-        location = location or "global"
+        location = _host_label(location or "global", "location")
         host = "aiplatform.googleapis.com"
         if location != "global":
             host = f"{location}-{host}"
@@ -246,7 +279,7 @@ def _vertex(publisher: str) -> Callable[[Vendor, Mapping[str, Any], str], Addres
                 "project",
                 "GOOGLE_CLOUD_PROJECT",
             )
-            where = f"projects/{quote(project, safe='')}/locations/{quote(location, safe='')}"
+            where = f"projects/{path_segment(project, 'project')}/locations/{location}"
             base_url = f"https://{host}/v1/{where}/publishers/{publisher}"
         if key is not None and not callable(key):
             return Address(base_url=base_url, auth="x-goog-api-key", key=key)
@@ -262,22 +295,30 @@ def _vertex(publisher: str) -> Callable[[Vendor, Mapping[str, Any], str], Addres
 # ---- AWS -----------------------------------------------------------------------------------------
 
 
+_AWS_KEYS: Final = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+
+
 def _bedrock(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
-    """``https://bedrock-runtime.{region}.amazonaws.com``, signed, or with a bearer API key."""
+    """``https://bedrock-runtime.{region}.amazonaws.com``, signed, or with a bearer API key.
+
+    What is given explicitly goes before what is around: `api_key` before any AWS credentials, and
+    AWS keys or a profile before the API key of the environment.
+    """
     from .net.aws import AwsCredentials
 
-    key = _key(row, params, needed=False)
-    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
-    given = {name: params[name] for name in names if params.get(name) is not None}
-    credentials = AwsCredentials(
-        region=params.get("region_name"),
-        profile=params.get("credentials_profile_name"),
-        **given,
-    )
+    given = {name: params[name] for name in _AWS_KEYS if params.get(name) is not None}
+    profile = params.get("credentials_profile_name")
+    if given and params.get("api_key") is not None:
+        raise ConfigurationError(
+            f"api_key and {next(iter(given))} are two ways to authorise a request: give one"
+        )
+    ambient = not given and profile is None
+    key = _key(row, params, needed=False) if ambient else params.get("api_key")
+    credentials = AwsCredentials(region=params.get("region_name"), profile=profile, **given)
     base_url = _given_url(row, params)
     if base_url is None:
         base_url = f"https://bedrock-runtime.{credentials.find_region()}.amazonaws.com"
-    if key is not None and not given:
+    if key is not None:
         return Address(base_url=base_url, auth="bearer", key=key)
     return Address(base_url=base_url, auth="sigv4", key=credentials)
 

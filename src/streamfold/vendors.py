@@ -33,6 +33,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     - `address`: the function of `addresses.py` that finds its address;
     - `settings`: parameters of that address; `aliases`: names that this vendor's users know for
       parameters, and the standard name of each;
+    - `statuses`: what an HTTP status of its own means, in the word for such an error;
     - `start_hint`: for local servers, how to start one.
     """
 
@@ -49,6 +50,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     quirks: frozenset[str] = frozenset()
     settings: frozenset[str] = frozenset()
     aliases: dict[str, str] = {}
+    statuses: dict[int, str] = {}
     start_hint: str = ""
 
 
@@ -64,8 +66,8 @@ def _openai_like(name: str, base_url: str, *key_env: str, **fields: object) -> V
     )
 
 
-def _local(name: str, base_url: str, start_hint: str) -> Vendor:
-    return _openai_like(name, base_url, needs_key=False, start_hint=start_hint)
+def _local(name: str, base_url: str, start_hint: str, **fields: object) -> Vendor:
+    return _openai_like(name, base_url, needs_key=False, start_hint=start_hint, **fields)
 
 
 _AZURE_SETTINGS: Final = frozenset(
@@ -126,7 +128,7 @@ _ROWS: Final = (
         dialect="anthropic",
         address="vertex_anthropic",
         needs_key=False,
-        quirks=frozenset({"vertex"}),
+        quirks=frozenset({"vertex", "no_urls"}),
         settings=_GOOGLE_SETTINGS,
     ),
     Vendor(
@@ -192,9 +194,14 @@ _ROWS: Final = (
         key_env=("CO_API_KEY", "COHERE_API_KEY"),
         patterns=(r"command",),
         aliases={"cohere_api_key": "api_key", "timeout_seconds": "timeout"},
+        statuses={498: "content_filter"},  # a token of prompt or answer is on the deny list
     ),
     _openai_like("together", "https://api.together.xyz/v1"),
-    _openai_like("groq", "https://api.groq.com/openai/v1"),
+    _openai_like(
+        "groq",
+        "https://api.groq.com/openai/v1",
+        statuses={498: "overloaded"},  # no room in the flex tier
+    ),
     _openai_like(
         "mistralai",
         "https://api.mistral.ai/v1",
@@ -207,7 +214,12 @@ _ROWS: Final = (
     _openai_like(
         "fireworks", "https://api.fireworks.ai/inference/v1", patterns=(r"accounts/fireworks",)
     ),
-    _openai_like("xai", "https://api.x.ai/v1", patterns=(r"grok",)),
+    _openai_like(
+        "xai",
+        "https://api.x.ai/v1",
+        other_dialects=("openai_responses",),
+        patterns=(r"grok",),
+    ),
     _openai_like(
         "perplexity",
         "https://api.perplexity.ai",
@@ -215,12 +227,17 @@ _ROWS: Final = (
         "PPLX_API_KEY",
         patterns=(r"sonar",),
     ),
-    _openai_like("openrouter", "https://openrouter.ai/api/v1"),
+    _openai_like("openrouter", "https://openrouter.ai/api/v1", quirks=frozenset({"cache_marks"})),
     _openai_like("nvidia", "https://integrate.api.nvidia.com/v1"),
     _openai_like("cerebras", "https://api.cerebras.ai/v1"),
     _openai_like("upstage", "https://api.upstage.ai/v1", patterns=(r"solar",)),
     _local("vllm", "http://localhost:8000/v1", "vllm serve MODEL"),
-    _local("lmstudio", "http://localhost:1234/v1", "lms server start"),
+    _local(
+        "lmstudio",
+        "http://localhost:1234/v1",
+        "lms server start",
+        quirks=frozenset({"no_urls"}),
+    ),
     _local("llama_cpp", "http://localhost:8080/v1", "llama-server -m MODEL.gguf"),
 )
 

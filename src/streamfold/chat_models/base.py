@@ -7,33 +7,38 @@ several event loops and threads, one after the other or at once. Everything that
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import msgspec
 
-from ..addresses import Address, resolve
+from ..addresses import Address, UnusableVariableError, resolve
+from ..budget import budgets_here
 from ..chunks import AIMessageChunk, fold_events
 from ..coercion import coerce_messages
 from ..config import merge_configs
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, UnknownParameterError
 from ..events import EventFilter, EventSink, inline_events
 from ..limits import DEFAULT_LIMITS, Limits, Timeouts
-from ..messages import AIMessage
-from ..net.auth import checked_headers, checked_key
+from ..messages import AIMessage, BaseMessage
+from ..net.auth import checked_headers, checked_key, checked_query
 from ..net.clients import Connections
+from ..net.in_flight import InFlight
 from ..runnables import Runnable
 from ..runs import Run, begin, watched
 from ..secret import MASK, Secret
+from ..stored import Stored
 from ..vendors import Vendor, dialect, vendor
 from ..wire.codec import Dialect
 from ..wire.request import ChatRequest
-from .parameters import REQUEST, checked_parameters, is_setting
+from .parameters import REQUEST, checked_parameters, is_setting, standard_name
 
 if TYPE_CHECKING:  # the HTTP stack is loaded when the first call is made
+    from ..metering import CallMeter
     from ..net.transport import Call
 
 __all__ = ["ChatModel"]
@@ -41,6 +46,8 @@ __all__ = ["ChatModel"]
 
 #: With these the provider has the beginning of the conversation, calls included.
 _CONTINUED: Final = frozenset({"previous_response_id", "conversation"})
+#: Settings that are part of the request all the same.
+_SENT: Final = frozenset({"model", "model_kwargs", "extra_body"})
 
 
 class _Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +56,7 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: Timeouts
     limits: Limits
     max_retries: int
-    headers: dict[str, str]
+    headers: dict[str, str | Secret]
     query: dict[str, str]
 
 
@@ -57,14 +64,46 @@ class ChatModel(Runnable):
     """A model of a vendor. Made by `init_chat_model` or by a named class such as `ChatOpenAI`.
 
     Parameters are the standard ones (model, api_key, temperature, max_tokens, timeout, max_retries,
-    stop, top_p, seed, base_url, proxy, rate_limiter, profile, default_headers, http_client,
-    model_kwargs, extra_body, reasoning_effort, limits, ...), fields of the vendor's request body,
-    and LangChain's names for both. Raises ConfigurationError for values that cannot be right and
+    stop, top_p, seed, base_url, proxy, rate_limiter, budget, profile, default_headers, http_client,
+    model_kwargs, extra_body, reasoning_effort, limits, fetch_media, ...), fields of the request,
+    and LangChain's names for both. `max_in_flight` is how many calls of this model may be under way
+    at once, over all batches, threads, event loops and copies by `bind` and the like; a stream
+    counts until it is closed. Raises ConfigurationError for values that cannot be right and
     UnknownParameterError for names that nobody knows.
     """
 
     #: The vendor of a named class.
     provider: ClassVar[str] = ""
+
+    if TYPE_CHECKING:  # every parameter can be read; these are the ones that all vendors share
+        temperature: float | None
+        max_tokens: int | None
+        max_retries: int | None
+        timeout: float | Timeouts | None
+        stop: str | Sequence[str] | None
+        top_p: float | None
+        seed: int | None
+        reasoning_effort: str | None
+        api_key: Secret | Callable[[], Any] | None
+        base_url: str | None
+        proxy: str | None
+        default_headers: dict[str, str] | None
+        model_kwargs: dict[str, Any] | None
+        extra_body: dict[str, Any] | None
+        rate_limiter: Any
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            """A parameter as it was given, under any of its names; None if it was not given."""
+            if name.startswith("_"):
+                raise AttributeError(name)
+            try:
+                standard = standard_name(name, self._vendor)
+            except UnknownParameterError as error:
+                raise AttributeError(
+                    f"{type(self).__name__!r} object has no attribute {name!r}"
+                ) from error
+            return self._bound.get(standard, self._params.get(standard))
 
     def __init__(
         self, model: str | None = None, *, model_provider: str | None = None, **params: Any
@@ -81,6 +120,8 @@ class ChatModel(Runnable):
         bound: dict[str, Any],
         config: Mapping[str, Any],
         connections: Connections | None,
+        in_flight: InFlight | None = None,
+        addresses: dict[str, Address] | None = None,
     ) -> None:
         if not params.get("model"):
             deployment = params.get("azure_deployment")
@@ -95,11 +136,14 @@ class ChatModel(Runnable):
         self._config = merge_configs(own, config)
         self._settings = _settings(self._params)
         self._profile: dict[str, Any] | None = None
-        self._addresses: dict[str, Address] = {}
-        self._address(row.dialect)  # what is missing is said now, not at the first call
+        self._addresses = {} if addresses is None else addresses
+        with suppress(UnusableVariableError):
+            self._address(row.dialect)  # what is missing is said now, not at the first call
         self._connections = connections or Connections(
             proxy=params.get("proxy"), http_client=params.get("http_client")
         )
+        limit = params.get("max_in_flight")
+        self._in_flight = in_flight or (None if limit is None else InFlight(limit))
 
     def _copy(
         self,
@@ -111,12 +155,18 @@ class ChatModel(Runnable):
         copy = object.__new__(type(self))
         changed = self._params if params is None else params
         same_wire = all(changed.get(k) is self._params.get(k) for k in ("proxy", "http_client"))
+        same_limit = changed.get("max_in_flight") == self._params.get("max_in_flight")
+        # Credentials that were looked for once are kept with the address.
+        settings = ("api_key", "base_url", "model", *self._vendor.settings)
+        same_address = all(changed.get(k) is self._params.get(k) for k in settings)
         copy._set(
             self._vendor,
             changed,
             self._bound if bound is None else bound,
             self._config if config is None else config,
             self._connections if same_wire else None,
+            self._in_flight if same_limit else None,
+            self._addresses if same_address else None,
         )
         return copy
 
@@ -128,6 +178,11 @@ class ChatModel(Runnable):
         return str(self._bound.get("model", self._params["model"]))
 
     model_name = model
+
+    @property
+    def dialect(self) -> str:
+        """The name of the API that the model speaks, as `wire/` calls it."""
+        return self._vendor.dialect
 
     @property
     def profile(self) -> dict[str, Any]:
@@ -171,16 +226,17 @@ class ChatModel(Runnable):
         `tool_choice`: "auto", "any" or "required", "none", a tool's name, or the vendor's dict.
         Raises ConfigurationError for a name that is not bound or used twice.
         """
-        from ..tools import definition_name, tool_definition
+        from ..tool_definitions import bound_tools
 
-        definitions = [tool_definition(given, strict=strict) for given in tools]
-        names = [name for name in map(definition_name, definitions) if name]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigurationError(f"two tools are named {name!r}: names must differ")
+        definitions = bound_tools(
+            tools,
+            tool_choice,
+            strict=strict,
+            vendor=self._vendor.name,
+            dialect=self.dialect,
+        )
         said: dict[str, Any] = {"tools": definitions, **kwargs}
         if tool_choice is not None:
-            _check_choice(tool_choice, names)
             said["tool_choice"] = tool_choice
         if parallel_tool_calls is not None:
             said["parallel_tool_calls"] = parallel_tool_calls
@@ -199,13 +255,12 @@ class ChatModel(Runnable):
 
         `method` is chosen by the profile if it is not given. `include_raw` gives a dict with `raw`,
         `parsed` and `parsing_error` and raises nothing for a bad answer; else that is a
-        StructuredOutputError with the message. Streaming gives growing dicts and then the object.
+        StructuredOutputError with the message. `stream` gives growing dicts and then the object,
+        `stream_fields` each field as it is complete.
         """
-        from ..structured import StructuredModel, Target, best_method, bound_for
+        from ..structured import structured
 
-        target = Target(schema)
-        chosen = method or best_method(self.profile, self._vendor.dialect)
-        return StructuredModel(bound_for(self, target, chosen, strict), target, chosen, include_raw)
+        return structured(self, schema, method, include_raw, strict)
 
     def with_config(self, config: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
         """A model whose runs have this configuration; keys may be given as keywords."""
@@ -228,14 +283,11 @@ class ChatModel(Runnable):
     ) -> AIMessage:
         """The model's answer to `input`: a str, a message, or a list of messages, dicts,
         ``(role, content)`` pairs and strs. See `contract` of errors in `streamfold.errors`."""
-        from ..net.transport import stream_batches
-
         run = begin("chat_model", type(self).__name__, merge_configs(self._config, config))
         stream = self._streams(kwargs, run)
-        call = self._call(input, config, stop, kwargs, stream=stream)
-        batches = stream_batches(call)
+        batches = self._source(input, config, stop, kwargs, stream=stream, run=run)()
         if run is not None:
-            batches = self._watched(run, batches, input)
+            batches = self._watched(run, batches, input, kwargs, tokens=stream)
         chunks: list[AIMessageChunk] = []
         async for batch in batches:
             chunks.extend(batch)
@@ -247,16 +299,15 @@ class ChatModel(Runnable):
         config: Mapping[str, Any] | None = None,
         *,
         stop: Sequence[str] | None = None,
+        starts: bool = False,
         **kwargs: Any,
     ) -> Callable[[], AsyncGenerator[list[AIMessageChunk], None]]:
-        from ..net.transport import stream_batches
-
         run = begin("chat_model", type(self).__name__, merge_configs(self._config, config))
         stream = not self._streams_never(kwargs)
-        call = self._call(input, config, stop, kwargs, stream=stream)
+        source = self._source(input, config, stop, kwargs, stream=stream, run=run)
         if run is None:
-            return lambda: stream_batches(call)
-        return lambda: self._watched(run, stream_batches(call), input)
+            return source
+        return lambda: self._watched(run, source(), input, kwargs, tokens=True, starts=starts)
 
     def _events(
         self,
@@ -269,33 +320,93 @@ class ChatModel(Runnable):
         pending: deque[dict[str, Any]] = deque()
         sink = EventSink(shown, pending.append)
         listening = merge_configs(config, {"callbacks": [sink]})
-        return inline_events(self._stream(input, listening, **kwargs)(), pending)
+        return inline_events(self._stream(input, listening, starts=True, **kwargs)(), pending)
 
     def _streams(self, kwargs: Mapping[str, Any], run: Run | None) -> bool:
-        """Whether a call for one message streams under the hood: as the model was told, else if
-        somebody wants to hear the tokens."""
+        """Whether a call for one message streams under the hood: as the model or the call was told,
+        else if somebody wants to hear the tokens, or a budget to stop them."""
         if self._streams_never(kwargs):
             return False
-        told = self._params.get("streaming")
-        return told if told is not None else run is not None and run.wants_tokens
+        told = self._told("streaming", kwargs)
+        if told is True or (run is not None and run.wants_tokens):
+            return True
+        return bool(budgets_here(self._told("budget", kwargs)))
 
     def _streams_never(self, kwargs: Mapping[str, Any]) -> bool:
-        disabled = self._params.get("disable_streaming")
-        has_tools = bool({**self._params, **self._bound, **kwargs}.get("tools"))
-        return disabled is True or (disabled == "tool_calling" and has_tools)
+        disabled = self._told("disable_streaming", kwargs)
+        if disabled is True or self._told("streaming", kwargs) is False:
+            return True
+        return bool(disabled and self._told("tools", kwargs))
+
+    def _told(self, name: str, kwargs: Mapping[str, Any]) -> Any:
+        """A parameter of a call: its own, else the model's."""
+        said = checked_parameters(kwargs, self._vendor, call=True) if kwargs else {}
+        found = (params.get(name) for params in (said, self._bound, self._params))
+        return next((value for value in found if value is not None), None)
 
     def _watched(
-        self, run: Run, batches: AsyncGenerator[list[AIMessageChunk], None], input: Any
+        self,
+        run: Run,
+        batches: AsyncGenerator[list[AIMessageChunk], None],
+        input: Any,
+        kwargs: Mapping[str, Any],
+        *,
+        tokens: bool,
+        starts: bool = False,
     ) -> AsyncGenerator[list[AIMessageChunk], None]:
+        model = self._told("model", kwargs)
+        asked = {name: self._told(name, kwargs) for name in ("temperature", "max_tokens")}
         run.config["metadata"] = {
             "ls_provider": self._vendor.name,
-            "ls_model_name": self.model,
+            "ls_model_name": model,
             "ls_model_type": "chat",
+            **{f"ls_{name}": value for name, value in asked.items() if value is not None},
             **run.config.get("metadata", {}),
         }
-        serialized = {"name": type(self).__name__, "model": self.model}
+        serialized = {"name": type(self).__name__, "model": model}
         messages = coerce_messages(input, orphan_results=True)
-        return watched(run, batches, messages, input, serialized)
+        return watched(run, batches, messages, input, serialized, tokens=tokens, starts=starts)
+
+    def _source(
+        self,
+        input: Any,
+        config: Mapping[str, Any] | None,
+        stop: Sequence[str] | None,
+        kwargs: Mapping[str, Any],
+        *,
+        stream: bool,
+        run: Run | None,
+    ) -> Callable[[], AsyncGenerator[list[AIMessageChunk], None]]:
+        """What starts one call. All that can be wrong with it is said now, unless it must first
+        fetch the media that its messages name."""
+        from ..net.transport import stream_batches
+
+        if {**self._params, **self._bound, **kwargs}.get("fetch_media"):
+            messages = coerce_messages(input, orphan_results=True)
+            return lambda: self._with_media(messages, config, stop, kwargs, stream=stream, run=run)
+        call = self._call(input, config, stop, kwargs, stream=stream, run=run)
+        return lambda: stream_batches(call)
+
+    async def _with_media(
+        self,
+        messages: list[BaseMessage],
+        config: Mapping[str, Any] | None,
+        stop: Sequence[str] | None,
+        kwargs: Mapping[str, Any],
+        *,
+        stream: bool,
+        run: Run | None,
+    ) -> AsyncGenerator[list[AIMessageChunk], None]:
+        from ..media import with_fetched_media
+        from ..net.transport import stream_batches
+
+        spoken = self._spoken({**self._params, **self._bound, **kwargs})
+        passed_on = frozenset() if "no_urls" in self._vendor.quirks else spoken.URL_BLOCKS
+        messages = await with_fetched_media(messages, passed_on)
+        call = self._call(messages, config, stop, kwargs, stream=stream, run=run)
+        async with aclosing(stream_batches(call)) as batches:
+            async for batch in batches:
+                yield batch
 
     def _call(
         self,
@@ -305,6 +416,7 @@ class ChatModel(Runnable):
         kwargs: Mapping[str, Any],
         *,
         stream: bool,
+        run: Run | None,
     ) -> Call:
         """All that one call needs, checked; nothing is sent yet."""
         from ..net.transport import Call
@@ -312,17 +424,17 @@ class ChatModel(Runnable):
         merge_configs(self._config, config)  # what cannot be right is said before anything else
         if stop is not None:
             kwargs = {**kwargs, "stop": stop}
-        said = checked_parameters(kwargs, self._vendor, call=True) if kwargs else {}
-        params = {**self._params, **self._bound, **said}
+        params = self._merged(kwargs)
         settings = self._settings
         spoken = self._spoken(params)
         address = self._address(spoken.NAME)
-        request = spoken.encode(self._request(input, params, stream))
+        asked = self._request(input, params, stream)
+        request = spoken.encode(asked)
         limits, name = settings.limits, self._vendor.name
         return Call(
             request=request,
             base_url=address.base_url,
-            decoder=lambda: spoken.Decoder(limits, provider=name),
+            decoder=lambda: spoken.Decoder(limits, provider=name, model=asked.model),
             connections=self._connections,
             timeouts=Timeouts.of(params["timeout"]) if "timeout" in params else settings.timeouts,
             limits=limits,
@@ -335,8 +447,24 @@ class ChatModel(Runnable):
             provider=name,
             model=params["model"],
             start_hint=self._vendor.start_hint,
-            limiter=params.get("rate_limiter"),
+            statuses=self._vendor.statuses,
+            meter=self._meter(params, asked),
+            in_flight=self._in_flight,
+            tell_retry=None if run is None else partial(run.tell, "on_retry"),
         )
+
+    def _meter(self, params: Mapping[str, Any], request: ChatRequest) -> CallMeter | None:
+        """What limits this call's requests, if something does."""
+        limiter, budgets = params.get("rate_limiter"), budgets_here(params.get("budget"))
+        if limiter is None and not budgets:
+            return None
+        from ..metering import CallMeter
+        from ..profiles import usage_cost
+
+        provider, model = self._vendor.name, request.model
+        own = self.profile if budgets and model == self.model else params.get("profile")
+        price = partial(usage_cost, profile=own, provider=provider, model=model)
+        return CallMeter(limiter, budgets, request, price)
 
     def _spoken(self, params: Mapping[str, Any]) -> Dialect:
         """The dialect of one call: a few vendors have two, and some parameters need the second."""
@@ -378,19 +506,45 @@ class ChatModel(Runnable):
             **standard,
         )
 
+    def _merged(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of one call under their standard names; tools as definitions."""
+        said = checked_parameters(kwargs, self._vendor, call=True) if kwargs else {}
+        params = {**self._params, **self._bound, **said}
+        tools = params.get("tools")
+        if tools and not all(isinstance(each, Mapping) for each in tools):
+            from ..tool_definitions import bound_tools
+
+            params["tools"] = bound_tools(tools, vendor=self._vendor.name, dialect=self.dialect)
+        return params
+
+    def _stored(self, config: Mapping[str, Any], kwargs: Mapping[str, Any]) -> Stored:
+        """Answers depend on what is sent, and not on where to, with which key or how patiently."""
+        params = self._merged(kwargs)
+        sent = {
+            name: value
+            for name, value in params.items()
+            if name in _SENT or not is_setting(name, self._vendor)
+        }
+        return Stored(identity={"provider": self._vendor.name, **sent})
+
+    # ---- counting --------------------------------------------------------------------------------
+
+    def get_num_tokens(self, text: str) -> int:
+        """About how many tokens `text` has, reckoned here: a quarter of its characters."""
+        return -(-len(text) // 4)
+
+    def get_num_tokens_from_messages(self, messages: Sequence[Any]) -> int:
+        """About how many tokens `messages` have: `count_tokens_approximately`. No vendor is asked
+        and no tokenizer loaded; after a call, `usage_metadata` has the exact figures."""
+        from ..history import count_tokens_approximately
+
+        return count_tokens_approximately(messages)
+
     # ---- closing ---------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
         """Close the connections that this model holds in the running loop."""
         await self._connections.aclose()
-
-
-def _check_choice(choice: str | bool | Mapping[str, Any], names: list[str]) -> None:
-    if not isinstance(choice, str) or choice in ("auto", "any", "required", "none", *names):
-        return
-    near = difflib.get_close_matches(choice, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"bound are {', '.join(names) or 'none'}"
-    raise ConfigurationError(f"tool_choice {choice!r} is no tool that is bound: {hint}")
 
 
 # ---- resolving parameters ------------------------------------------------------------------------
@@ -402,6 +556,8 @@ _SECRETS = ("api_key", "azure_ad_token", "aws_secret_access_key", "aws_session_t
 def _with_secrets(params: dict[str, Any]) -> dict[str, Any]:
     """`params` with the keys wrapped, so that no repr shows them."""
     found = {name: _secret(name, params[name]) for name in _SECRETS if name in params}
+    if "default_headers" in params:
+        found["default_headers"] = checked_headers(params["default_headers"], "default_headers")
     return {**params, **found}
 
 
@@ -434,6 +590,6 @@ def _settings(params: Mapping[str, Any]) -> _Settings:
         timeouts=Timeouts.of(params.get("timeout")),
         limits=limits,
         max_retries=params.get("max_retries", 2),
-        headers=checked_headers(params.get("default_headers", {}), "default_headers"),
-        query={str(k): str(v) for k, v in params.get("default_query", {}).items()},
+        headers=params.get("default_headers", {}),
+        query=checked_query(params.get("default_query", {}), "default_query"),
     )

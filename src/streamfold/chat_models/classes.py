@@ -107,4 +107,5 @@ class ChatHuggingFace(ChatModel):
                 f"llm is {type(llm).__name__}: expected a streamfold.HuggingFaceEndpoint"
             )
         given = {} if llm is None else llm.params
-        super().__init__(model, model_provider=model_provider, **{**given, **params})
+        own = params if model is None else {"model": model, **params}
+        super().__init__(model_provider=model_provider, **{**given, **own})

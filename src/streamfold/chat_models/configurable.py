@@ -7,13 +7,14 @@ once made are kept, so their parameters are checked once.
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from ..config import RunnableConfig, checked_config, merge_configs
 from ..errors import ConfigurationError
 from ..runnables import Runnable
 from ..runs import current_run, inherited
+from ..stored import Stored
 
 __all__ = ["ConfigurableModel"]
 
@@ -115,6 +116,10 @@ class ConfigurableModel(Runnable):
         merged = merge_configs(self._config, config, kwargs)
         return self._copy(config=merged, models=self._models)
 
+    @property
+    def _grows(self) -> bool:
+        return any(name == "with_structured_output" for name, _, _ in self._queue)
+
     # ---- choosing --------------------------------------------------------------------------------
 
     def model(self, config: Mapping[str, Any] | None = None) -> Any:
@@ -159,6 +164,24 @@ class ConfigurableModel(Runnable):
     ) -> Callable[[], AsyncGenerator[list[Any], None]]:
         merged = merge_configs(self._config, checked_config(config))
         return self.model(config)._stream(input, merged, **kwargs)  # type: ignore[no-any-return]
+
+    def _stored(self, config: Mapping[str, Any], kwargs: Mapping[str, Any]) -> Stored:
+        stored: Stored = self.model(config)._stored(config, kwargs)
+        return stored
+
+    def astream_fields(
+        self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> AsyncIterator[tuple[tuple[str | int, ...], Any]]:
+        """After `with_structured_output`: see `StructuredModel.astream_fields`."""
+        merged = merge_configs(self._config, checked_config(config))
+        return self.model(config).astream_fields(input, merged, **kwargs)  # type: ignore[no-any-return]
+
+    def stream_fields(
+        self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+        """`astream_fields` as a plain iterator."""
+        merged = merge_configs(self._config, checked_config(config))
+        return self.model(config).stream_fields(input, merged, **kwargs)  # type: ignore[no-any-return]
 
     async def aclose(self) -> None:
         """Close what the models made so far hold in the running loop."""

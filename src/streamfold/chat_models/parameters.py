@@ -13,24 +13,28 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from ..budget import Budget
 from ..errors import ConfigurationError, UnknownParameterError
 from ..limits import Timeouts
 from ..vendors import Vendor, dialect
 
-__all__ = ["REQUEST", "SETTINGS", "checked_parameters", "is_setting"]
+__all__ = ["REQUEST", "SETTINGS", "checked_parameters", "is_setting", "standard_name"]
 
 #: What a model is made with and does not send.
 SETTINGS: Final = frozenset(
     {
         "api_key",
         "base_url",
+        "budget",
         "callbacks",
         "default_headers",
         "default_query",
         "disable_streaming",
         "extra_body",
+        "fetch_media",
         "http_client",
         "limits",
+        "max_in_flight",
         "max_retries",
         "metadata",
         "model",
@@ -66,7 +70,17 @@ REQUEST: Final = frozenset(
 
 #: Settings that may be given to a call as well.
 PER_CALL: Final = frozenset(
-    {"extra_body", "model", "stream_usage", "timeout", "max_retries", "use_responses_api"}
+    {
+        "budget",
+        "extra_body",
+        "fetch_media",
+        "model",
+        "stream_usage",
+        "streaming",
+        "timeout",
+        "max_retries",
+        "use_responses_api",
+    }
 )
 
 _ALIASES: Final = {
@@ -87,6 +101,7 @@ _ALIASES: Final = {
     "anthropic_api_url": "base_url",
     "openai_proxy": "proxy",
     "anthropic_proxy": "proxy",
+    "stream": "streaming",
 }
 
 
@@ -98,15 +113,9 @@ def checked_parameters(
     `call`: the parameters of one call, where only some settings make sense. Raises
     UnknownParameterError and ConfigurationError.
     """
-    settings = PER_CALL if call else SETTINGS | vendor.settings
-    known = settings | REQUEST | dialect(vendor.dialect).BODY_FIELDS
     checked: dict[str, Any] = {}
     for name, value in given.items():
-        standard = vendor.aliases.get(name) or _ALIASES.get(name) or name
-        if standard not in known:
-            known |= _further_fields(vendor)
-        if standard not in known:
-            raise _unknown(name, known, vendor, call)
+        standard = standard_name(name, vendor, call=call)
         if value is None:
             continue
         if standard in checked and checked[standard] != value:
@@ -118,15 +127,23 @@ def checked_parameters(
     return checked
 
 
+def standard_name(name: str, vendor: Vendor, *, call: bool = False) -> str:
+    """What the parameter `name` is called here. Raises UnknownParameterError."""
+    standard = vendor.aliases.get(name) or _ALIASES.get(name) or name
+    settings = (PER_CALL,) if call else (SETTINGS, vendor.settings)
+    known = (*settings, REQUEST, dialect(vendor.dialect).BODY_FIELDS)
+    if any(standard in names for names in known):
+        return standard
+    # The vendor's other dialects are loaded only when asked for.
+    further = [dialect(name).BODY_FIELDS for name in vendor.other_dialects]
+    if any(standard in names for names in further):
+        return standard
+    raise _unknown(name, frozenset().union(*known, *further), vendor, call)
+
+
 def is_setting(name: str, vendor: Vendor) -> bool:
     """Whether a parameter is for this side only and not a field of the request body."""
     return name in SETTINGS or name in vendor.settings
-
-
-def _further_fields(vendor: Vendor) -> frozenset[str]:
-    """The body fields of the vendor's other dialects, which are loaded only when asked for."""
-    fields: frozenset[str] = frozenset()
-    return fields.union(*(dialect(name).BODY_FIELDS for name in vendor.other_dialects))
 
 
 def _unknown(name: str, known: Iterable[str], vendor: Vendor, call: bool) -> UnknownParameterError:
@@ -184,6 +201,11 @@ def _limiter(name: str, value: Any) -> None:
         raise ConfigurationError(f"{name} is {value!r:.60}: expected an object with aacquire()")
 
 
+def _budget(name: str, value: Any) -> None:
+    if not isinstance(value, Budget):
+        raise ConfigurationError(f"{name} is {value!r:.60}: expected a streamfold.Budget")
+
+
 def _timeout(name: str, value: Any) -> None:
     Timeouts.of(value)
 
@@ -207,14 +229,21 @@ def _seed(name: str, value: Any) -> None:
         raise ConfigurationError(f"{name} is {value!r}: expected an int")
 
 
+def _disable_streaming(name: str, value: Any) -> None:
+    if not isinstance(value, bool) and value not in ("tool_calling", "tool_calls"):
+        raise ConfigurationError(f"{name} is {value!r}: expected a bool or 'tool_calling'")
+
+
 _CHECKS: Final[dict[str, Callable[[str, Any], None]]] = {
     "temperature": _number(0.0, 2.0),
     "top_p": _number(0.0, 1.0),
     "max_tokens": _whole(1),
     "max_retries": _whole(0),
+    "max_in_flight": _whole(1),
     "seed": _seed,
     "timeout": _timeout,
     "rate_limiter": _limiter,
+    "budget": _budget,
     "stop": _stop,
     "model": _of(str, what="a str"),
     "base_url": _of(str, what="a URL as a str"),
@@ -228,4 +257,6 @@ _CHECKS: Final[dict[str, Callable[[str, Any], None]]] = {
     "tools": _of(list, tuple, what="a list"),
     "stream_usage": _of(bool, what="a bool"),
     "streaming": _of(bool, what="a bool"),
+    "disable_streaming": _disable_streaming,
+    "fetch_media": _of(bool, what="a bool"),
 }

@@ -39,6 +39,10 @@ _DATED = {
 }
 
 
+# The API itself, and Vertex AI, where the model is in the path.
+_ROUTE = re.compile(r"/messages$|/anthropic/models/(?P<model>[^/]+):(?:streamR|r)awPredict$")
+
+
 # -- the request
 
 
@@ -55,9 +59,9 @@ class _Message(msgspec.Struct):
 
 
 class _Body(msgspec.Struct):
-    model: str
     max_tokens: int
     messages: list[_Message]
+    model: str = ""
     system: str | list[dict[str, Any]] | None = None
     stream: bool | None = None
     stop_sequences: list[str] | None = None
@@ -71,7 +75,9 @@ class _Body(msgspec.Struct):
 def _read(request: Request) -> Prompt:
     raw = request.json()
     body = msgspec.convert(raw, _Body)
-    _check(body)
+    asked = _ROUTE.search(request.path)
+    model = (asked["model"] if asked else None) or body.model
+    _check(body, model)
     last = body.messages[-1]
     user = next((m for m in reversed(body.messages) if _says_something(m)), last)
     tools = [Tool(t.name, t.description or "", t.input_schema or {}) for t in _client_tools(body)]
@@ -79,7 +85,7 @@ def _read(request: Request) -> Prompt:
     texts = [_text(body.system), *(_text(message.content) for message in body.messages)]
     media = _media(user)
     return Prompt(
-        model=body.model,
+        model=model,
         seed=fingerprint("anthropic", raw),
         user=_text(user.content),
         context="\n".join(texts),
@@ -99,12 +105,13 @@ def _read(request: Request) -> Prompt:
     )
 
 
-def _check(body: _Body) -> None:
+def _check(body: _Body, model: str) -> None:
     """What the real API refuses and clients get wrong."""
     roles = [message.role for message in body.messages]
     wrong = next((role for role in roles if role not in ("user", "assistant")), None)
     forces = (body.tool_choice or {}).get("type") in ("any", "tool")
     complaints = {
+        "model: Field required": not model,
         "messages: at least one message is required": not roles,
         f'messages: Unexpected role "{wrong}". The Messages API accepts a top-level `system` '
         "parameter, not as a role.": wrong is not None,
@@ -436,7 +443,7 @@ def _failure(failure: Failure, model: str, request_id: str) -> tuple[int, bytes]
 
 DIALECT = Dialect(
     name="anthropic",
-    route=re.compile(r"/messages$"),
+    route=_ROUTE,
     read=_read,
     whole=_whole,
     stream=_stream,
