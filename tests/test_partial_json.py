@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+from random import Random
 from typing import Any
 
 import pytest
@@ -146,3 +148,106 @@ class TestObjectScanner:
     )
     def test_strings_and_escapes_over_pieces(self, pieces: list[str], closed: bool) -> None:
         assert ObjectScanner().scan(pieces) is closed
+
+
+# ---- against a strict parser ---------------------------------------------------------------------
+
+
+class Completion:
+    """The beginning of a document, completed by the plain rules: an open text is closed where its
+    last whole character ends, an open number counts if it is one, what cannot be told yet (keys,
+    half words) is left out, brackets are closed."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.closers: list[str] = []
+        self.cut = 0  # what can be closed as it is: up to the last whole value or bracket
+        self.key_next = False
+        self.token = 0  # where the open scalar or text starts
+        self.in_text = self.is_key = False
+        self.escape = ""
+        self.whole = 0  # where the last whole character of an open text ends
+
+    def add(self, char: str) -> None:
+        self.text += char
+        if self.in_text:
+            self._in_text(char)
+        elif char == '"':
+            self.in_text, self.is_key = True, self.key_next
+            self.token, self.whole, self.escape = len(self.text) - 1, len(self.text), ""
+        elif char in "{[":
+            self.closers.append("}" if char == "{" else "]")
+            self.key_next = char == "{"
+            self.token = self.cut = len(self.text)
+        elif char in "}],: \n":
+            self._ends(char)
+
+    def _in_text(self, char: str) -> None:
+        self.escape += char if self.escape or char == "\\" else ""
+        if not self.escape and char == '"':
+            self.in_text = False
+            self.token = len(self.text)
+            self.cut = self.cut if self.is_key else len(self.text)
+        elif not self.escape:
+            self.whole = len(self.text)
+        elif self._is_whole(self.escape):
+            self.whole, self.escape = len(self.text), ""
+
+    @staticmethod
+    def _is_whole(escape: str) -> bool:
+        if not escape.startswith("\\u"):
+            return len(escape) == 2
+        is_high = escape[2:4].lower() in ("d8", "d9", "da", "db")
+        return len(escape) == (12 if is_high else 6)
+
+    def _ends(self, char: str) -> None:
+        if self.text[self.token : -1].strip():
+            self.cut = len(self.text) - 1
+        if char in "}]":
+            self.closers.pop()
+            self.cut = len(self.text)
+        if char == ",":
+            self.key_next = self.closers[-1] == "}"
+        elif char == ":":
+            self.key_next = False
+        self.token = len(self.text)
+
+    def document(self) -> str:
+        ends = "".join(reversed(self.closers))
+        if self.in_text and not self.is_key:
+            return f'{self.text[: self.whole]}"{ends}'
+        token = self.text[self.token :]
+        if not self.in_text and re.fullmatch(self._SCALAR, token.strip()):
+            return self.text + ends
+        return self.text[: self.cut] + ends
+
+    _SCALAR = r"true|false|null|-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?"
+
+
+def document(random: Random, depth: int = 0) -> Any:
+    """A value of any type; the outermost is an object."""
+    words = ["", "plain", 'quo"te\\', "\n\t/", "привет", "a😀b", "]}{[,:", "\u2028\x7f"]
+    scalars = [True, False, None, 0, -1, 12345, -0.5, 1e-7, 2.5e20, random.random()]
+    kind = "object" if depth == 0 else random.choice(["text", "scalar", "object", "list"])
+    if kind == "text" or (kind != "scalar" and depth > 3):
+        return "".join(random.choices(words, k=random.randrange(3)))
+    if kind == "scalar":
+        return random.choice(scalars)
+    if kind == "list":
+        return [document(random, depth + 1) for _ in range(random.randrange(4))]
+    keys = random.sample(["a", "b", "key", 'k"', "ж", ""], k=random.randrange(1, 4))
+    return {key: document(random, depth + 1) for key in keys}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_beginning_reads_as_a_strict_parser_reads_its_completion(seed: int) -> None:
+    """Of a thousand documents, after every character; no two seeds make the same ones."""
+    random = Random(seed)
+    for _ in range(250):
+        value = document(random)
+        raw = json.dumps(value, ensure_ascii=random.random() < 0.5, indent=random.choice([None, 1]))
+        completion = Completion()
+        for char in raw:
+            completion.add(char)
+            assert best_reading(completion.text) == json.loads(completion.document())
+        assert best_reading(raw) == value

@@ -1,16 +1,17 @@
-"""Types to JSON schema and back, and OpenAI's strict mode."""
+"""Types to JSON schema and back."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-import keyword
+import functools
 import sys
 from typing import (
     Annotated,
     Any,
     Generic,
     Literal,
+    NewType,
     NotRequired,
     Required,
     TypedDict,
@@ -23,8 +24,6 @@ import msgspec
 import pydantic
 import pytest
 import typing_extensions
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from streamfold.errors import ConfigurationError
 from streamfold.schema import (
@@ -33,10 +32,10 @@ from streamfold.schema import (
     describe,
     function_schema,
     schema_of,
-    strict_schema,
+    unfit,
     without_nulls,
 )
-from streamfold.testing.examples import example
+from streamfold.schema.signatures import read_docstring
 
 T = TypeVar("T")
 
@@ -146,9 +145,6 @@ def test_recursive_classes_are_objects_at_the_top(type_: Any) -> None:
     assert schema["type"] == "object"
     assert "$ref" not in schema
     assert set(schema["$defs"]) == {type_.__name__}
-    strict = strict_schema(schema)
-    assert strict is not None
-    assert_openai(strict)
 
 
 def test_renamed_fields_and_defaults() -> None:
@@ -175,19 +171,26 @@ def test_generic_classes_and_constrained_lists_of_classes() -> None:
         jsonschema.validate({"box": {"item": 1}, "nodes": [{}]}, schema)
 
 
-def test_two_classes_of_one_name_stay_two() -> None:
+def of_structs(field: Any) -> Any:
+    same = msgspec.defstruct("Same", [("x", field)])
+    return msgspec.defstruct(f"Has{field.__name__}", [("same", same)])
+
+
+def of_pydantic(field: Any) -> Any:
+    same = pydantic.create_model("Same", x=(field, ...))
+    return pydantic.create_model(f"Holds{field.__name__}", same=(same, ...))
+
+
+@pytest.mark.parametrize("make", [of_structs, of_pydantic])
+@pytest.mark.parametrize("make_other", [of_structs, of_pydantic])
+def test_two_classes_of_one_name_stay_two(make: Any, make_other: Any) -> None:
     """The second gets another name in `$defs`."""
-
-    def make(field: Any) -> Any:
-        return msgspec.defstruct("Same", [("x", field)])
-
-    one, two = make(int), make(str)
-    both = msgspec.defstruct("Both", [("a", one), ("b", two)])
+    both = msgspec.defstruct("Both", [("a", make(int)), ("b", make_other(str))])
     schema = schema_of(both)
-    assert len(schema["$defs"]) == 2
-    jsonschema.validate({"a": {"x": 1}, "b": {"x": "s"}}, schema)
+    assert {"Same", "Same_"} <= set(schema["$defs"])
+    jsonschema.validate({"a": {"same": {"x": 1}}, "b": {"same": {"x": "s"}}}, schema)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({"a": {"x": "s"}, "b": {"x": "s"}}, schema)
+        jsonschema.validate({"a": {"same": {"x": "s"}}, "b": {"same": {"x": "s"}}}, schema)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +213,64 @@ def test_plain_types(type_: Any, schema: Any) -> None:
     """What JSON has words for."""
     meets_draft(schema_of(type_))
     assert schema_of(type_) == schema
+
+
+Celsius = NewType("Celsius", float)
+
+
+def test_names_for_other_types_are_those_types() -> None:
+    """`NewType`, also in a field."""
+    assert schema_of(list[Celsius]) == {"type": "array", "items": {"type": "number"}}
+
+
+class Circle(msgspec.Struct, tag="circle"):
+    radius: float
+
+
+class Square(msgspec.Struct, tag="square"):
+    side: float = 1.0
+
+
+def test_the_tag_of_a_struct_is_told() -> None:
+    """By which the classes of a union are told apart; defaults of Structs are told as well."""
+    schema = schema_of(msgspec.defstruct("Drawing", [("shapes", list[Circle | Square])]))
+    meets_draft(schema)
+    square = schema["$defs"]["Square"]
+    assert square["properties"]["type"] == {"type": "string", "enum": ["square"]}
+    assert square["required"] == ["type"]
+    assert square["properties"]["side"] == {"type": "number", "default": 1.0}
+    fitting = {"shapes": [{"type": "circle", "radius": 2}, {"type": "square"}]}
+    jsonschema.validate(fitting, schema)
+    assert convert(fitting["shapes"], list[Circle | Square]) == [Circle(2), Square()]
+
+
+class Noted(TypedDict):
+    """With defaults, as LangChain writes them."""
+
+    a: Annotated[str, ..., "the a"]
+    b: Annotated[int | None, None, "the b"]
+    c: Annotated[str, "x", "the c"]
+    d: Annotated[str, "the d"]
+
+
+def test_defaults_in_the_notes_of_a_typeddict() -> None:
+    """``Annotated[T, default, "text"]``: `...` is none, and one text alone describes."""
+    schema = schema_of(Noted)
+    assert schema["required"] == ["a", "d"]
+    described = {name: part["description"] for name, part in schema["properties"].items()}
+    assert described == {name: f"the {name}" for name in "abcd"}
+    assert schema["properties"]["b"]["default"] is None
+    assert schema["properties"]["c"]["default"] == "x"
+
+
+def test_what_pydantic_has_no_schema_for_is_a_configuration_error() -> None:
+    """The class is named."""
+
+    class Socket(pydantic.BaseModel, arbitrary_types_allowed=True):
+        sock: type(sys)  # type: ignore[valid-type]
+
+    with pytest.raises(ConfigurationError, match="Socket has no JSON schema"):
+        schema_of(Socket)
 
 
 def test_what_json_cannot_hold_is_refused_by_place() -> None:
@@ -258,6 +319,85 @@ def test_google_style_docstrings_are_read() -> None:
     assert "Args" not in text
 
 
+DOCSTRINGS = {
+    "google": """Does things.
+
+        Arguments:
+          a (int): the a
+            goes on
+          b: the b
+
+        Raises:
+          KeyError: never
+        """,
+    "numpy": """Does things.
+
+        Parameters
+        ----------
+        a : int
+            the a
+            goes on
+        b
+            the b
+
+        Raises
+        ------
+        KeyError
+            never
+        """,
+    "sphinx": """Does things.
+
+        :param int a: the a
+            goes on
+        :type b: str
+        :param b: the b
+        :raises KeyError: never
+        """,
+}
+
+
+@pytest.mark.parametrize("doc", DOCSTRINGS.values(), ids=DOCSTRINGS)
+def test_docstrings_of_every_style_are_read(doc: str) -> None:
+    """What they say of each argument describes it; the other sections stay in the description."""
+
+    def function(a: int, b: str) -> None: ...
+
+    function.__doc__ = doc
+    schema, _, text = function_schema(function)
+    described = {name: part["description"] for name, part in schema["properties"].items()}
+    assert described == {"a": "the a goes on", "b": "the b"}
+    assert text.startswith("Does things.")
+    assert "never" in text
+    assert "the a" not in text
+
+
+@pytest.mark.parametrize("doc", ["Args:", "Does it.\n\nArgs:\nnothing here", "Args: as text", ""])
+def test_a_docstring_with_no_section_to_read_is_a_description(doc: str) -> None:
+    """Nothing of it is lost."""
+    assert read_docstring(doc) == (doc, {})
+
+
+def test_a_parameter_without_an_annotation_is_refused_by_name() -> None:
+    """The model would not know what to fill in; `Any` says that it may be anything."""
+
+    def function(a: int, b, c: Any = None) -> None: ...  # type: ignore[no-untyped-def]
+
+    with pytest.raises(ConfigurationError, match=r"'b' of function\(\) has no annotation"):
+        function_schema(function)
+
+
+def test_a_partial_function_is_read_like_the_function() -> None:
+    """What is bound by name has become a default."""
+
+    def function(a: int, b: str) -> None:
+        """Does it."""
+
+    schema, _, text = function_schema(functools.partial(function, b="x"))
+    assert text == "Does it."
+    assert schema["required"] == ["a"]
+    assert schema["properties"]["b"] == {"type": "string", "default": "x"}
+
+
 @pytest.mark.parametrize(
     ("type_", "value", "result"),
     [
@@ -294,117 +434,7 @@ def test_data_that_does_not_fit_is_a_value_error(type_: Any, value: Any) -> None
         convert(value, type_)
 
 
-# ---- strict mode ---------------------------------------------------------------------------------
-
-#: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
-ALLOWED = {
-    *("type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "const"),
-    *("$ref", "$defs", "definitions", "title", "description", "pattern", "format", "multipleOf"),
-    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems"),
-}
-FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
-
-
-def assert_openai(schema: Any, *, root: bool = True) -> None:
-    """The rules of strict mode, as the vendor's page states them."""
-    assert isinstance(schema, dict)
-    assert schema.keys() <= ALLOWED, schema
-    if root:
-        assert schema["type"] == "object"
-        assert "anyOf" not in schema
-    if "$ref" in schema:
-        assert len(schema) == 1, "a reference has no company"
-        return
-    assert "type" in schema or "anyOf" in schema, schema
-    assert schema.get("format", "date") in FORMATS
-    if "properties" in schema or schema.get("type") == "object":
-        assert schema["additionalProperties"] is False
-        assert schema["required"] == list(schema["properties"])
-    if schema.get("type") == "array":
-        assert "items" in schema
-    for part in (*schema.get("properties", {}).values(), *schema.get("anyOf", ())):
-        assert_openai(part, root=False)
-    for part in schema.get("$defs", {}).values():
-        assert_openai(part, root=False)
-    if "items" in schema:
-        assert_openai(schema["items"], root=False)
-
-
-@pytest.mark.parametrize("type_", [Old, Node, Tree, PTree, Owner, Cat, Loose, Renamed])
-def test_classes_have_strict_schemas(type_: Any) -> None:
-    """All rules hold, discriminated unions and recursion included."""
-    strict = strict_schema(schema_of(type_))
-    meets_draft(strict)
-    assert_openai(strict)
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        {},
-        {"type": "object"},
-        {"type": "object", "additionalProperties": True},
-        {"type": "object", "additionalProperties": {"type": "string"}},
-        {"type": "object", "properties": {}, "patternProperties": {"a": {}}},
-        {"type": "array"},
-        {"type": "array", "items": {}},
-        {"type": "array", "prefixItems": [{"type": "string"}]},
-        {"allOf": [{"type": "string"}, {"type": "string"}]},
-        {"not": {"type": "string"}},
-        {"enum": [[1]]},
-        True,
-    ],
-)
-def test_what_strict_mode_cannot_say_has_no_strict_schema(part: Any) -> None:
-    """None, at any depth, and never a schema that the vendor rejects."""
-    inside = {"type": "object", "properties": {"a": part}, "required": ["a"]}
-    deep = {"type": "object", "properties": {"b": {"type": "array", "items": inside}}}
-    assert strict_schema(inside) is None
-    assert strict_schema(deep) is None
-
-
-@pytest.mark.parametrize(
-    ("part", "strict"),
-    [
-        ({"type": "string", "minLength": 2, "format": "uri"}, {"type": "string"}),
-        ({"type": "string", "format": "date"}, {"type": "string", "format": "date"}),
-        ({"enum": ["a", 1]}, {"type": ["string", "integer"], "enum": ["a", 1]}),
-        ({"const": 1}, {"type": "integer", "const": 1}),
-        ({"allOf": [{"type": "string"}]}, {"anyOf": [{"type": "string"}]}),
-        ({"type": "string", "pattern": "(?=a)"}, {"type": "string"}),
-        ({"type": "string", "default": "x"}, {"type": "string"}),
-    ],
-)
-def test_parts_are_said_in_the_words_of_strict_mode(part: Any, strict: Any) -> None:
-    """What is not known there is left out or said otherwise; the answer is checked here, too."""
-    schema = {"type": "object", "properties": {"a": part}, "required": ["a"]}
-    assert strict_schema(schema)["properties"]["a"] == strict  # type: ignore[index]
-
-
-def test_a_nullable_object_stays_nullable() -> None:
-    """`type: [object, null]` keeps its null."""
-    part = {"type": ["object", "null"], "properties": {"x": {"type": "integer"}}}
-    schema = {"type": "object", "properties": {"a": part}, "required": ["a"]}
-    strict = strict_schema(schema)
-    jsonschema.validate({"a": None}, strict)
-
-
-def test_properties_named_like_keywords_are_properties() -> None:
-    """A property called `default`, `not` or `enum` is one."""
-    names = ["default", "not", "enum", "anyOf", "$ref", "required", "title"]
-    schema = {"type": "object", "properties": {name: {"type": "string"} for name in names}}
-    strict = strict_schema(schema)
-    assert strict is not None
-    assert list(strict["properties"]) == names
-
-
-def test_the_given_schema_is_left_alone() -> None:
-    """A new one is made."""
-    schema = schema_of(Owner)
-    before = msgspec.json.encode(schema)
-    strict_schema(schema)
-    without_nulls({"pet": {"kind": "cat", "lives": None}}, schema)
-    assert msgspec.json.encode(schema) == before
+# ---- data against a schema -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -434,20 +464,6 @@ def test_nulls_go_where_they_are_not_wanted(type_: Any, answered: Any, wanted: A
     schema = schema_of(type_)
     assert without_nulls(answered, schema) == wanted
     convert(wanted, type_)
-
-
-def test_a_reference_to_the_whole_is_followed() -> None:
-    """`$ref: "#"`, as the vendor's page writes recursion."""
-    schema = {
-        "type": "object",
-        "properties": {
-            "note": {"type": "string"},
-            "next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]},
-        },
-    }
-    answered = {"note": None, "next": {"note": None, "next": None}}
-    assert without_nulls(answered, schema) == {"next": {"next": None}}
-    assert_openai(strict_schema(schema))
 
 
 @pytest.mark.parametrize(
@@ -488,97 +504,41 @@ def test_check_looks_at_the_shape(value: Any, fits: bool) -> None:
             check(value, schema)
 
 
-# ---- any model -----------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"a": [1, {"b": None}]}, None),
+        ({"a": [float("nan")]}, "nan is no JSON number"),
+        ((1, {"a": float("-inf")}), "-inf is no JSON number"),
+        (functools.reduce(lambda inner, _: [inner], range(63), 1), None),
+        (functools.reduce(lambda inner, _: [inner], range(10_000), 1), "deeper than 64"),
+        (functools.reduce(lambda inner, _: {"a": inner}, range(10_000), 1), "deeper than 64"),
+    ],
+    ids=range(6),
+)
+def test_data_that_json_cannot_hold(value: Any, told: str | None) -> None:
+    """Numbers that are not finite and nesting without end, found without recursion."""
+    found = unfit(value)
+    assert found is None if told is None else told in str(found)
 
-LEAVES: list[Any] = [int, str, bool, float, Color, Literal["a", "b"], Literal[1, "x"]]
-NAMES = st.from_regex(r"[a-z]{1,6}", fullmatch=True).filter(lambda n: not keyword.iskeyword(n))
 
-
-def wrapped(types: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.one_of(
-        types.map(lambda t: list[t]),
-        types.map(lambda t: t | None),
-        types.map(lambda t: list[t] | None),
-        st.lists(
-            st.tuples(NAMES, types, st.booleans()), min_size=1, max_size=4, unique_by=lambda f: f[0]
-        ).map(_model),
-    )
-
-
-def _model(fields: list[tuple[str, Any, bool]]) -> Any:
-    made = {name: (type_, ... if needed else None) for name, type_, needed in fields}
-    optional = {
-        name: (type_, pydantic.Field(default_factory=lambda: None))
-        for name, (type_, default) in made.items()
-        if default is None
+def test_alternatives_inside_alternatives_are_tried_once() -> None:
+    """Sixty levels of a class that is one of four: not four to the power of sixty ways."""
+    names = ["A", "B", "C", "D"]
+    inner = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in names] + [{"type": "null"}]}
+    defs: dict[str, Any] = {
+        name: {
+            "type": "object",
+            "properties": {"inner": inner, f"only_{name}": {"type": "integer"}},
+            "required": ["inner", f"only_{name}"],
+        }
+        for name in names
     }
-    return pydantic.create_model("M", **{**made, **optional})
-
-
-TYPES = st.recursive(st.sampled_from(LEAVES), wrapped, max_leaves=6)
-MODELS = st.lists(
-    st.tuples(NAMES, TYPES, st.booleans()), min_size=1, max_size=4, unique_by=lambda f: f[0]
-).map(_model)
-
-
-def nulled(value: Any, schema: Any, defs: Any) -> Any:
-    """`value` as a strict model answers: every property there, null for what is left out."""
-    while isinstance(schema, dict) and "$ref" in schema:
-        schema = defs[schema["$ref"].rpartition("/")[2]]
-    if isinstance(value, list):
-        options = [schema, *schema.get("anyOf", ())]
-        items = next((o["items"] for o in options if "items" in o), {})
-        return [nulled(item, items, defs) for item in value]
-    if not isinstance(value, dict):
-        return value
-    for option in schema.get("anyOf", ()):
-        found = option
-        while "$ref" in found:
-            found = defs[found["$ref"].rpartition("/")[2]]
-        if "properties" in found:
-            schema = found
-    return {
-        name: nulled(value[name], part, defs) if name in value else None
-        for name, part in schema["properties"].items()
-    }
-
-
-@settings(max_examples=100)
-@given(model=MODELS)
-def test_any_model_has_a_strict_schema_that_is_sound(model: Any) -> None:
-    """It keeps the vendor's rules; what fits the plain schema fits it with nulls, and comes back
-    through `without_nulls` as it was and validates."""
-    schema = schema_of(model)
-    strict = strict_schema(schema)
-    assert strict is not None
-    meets_draft(strict)
-    assert_openai(strict)
-    fits = jsonschema.Draft202012Validator(schema).validate
-    fits_strict = jsonschema.Draft202012Validator(strict).validate
-    for text in ("one", "two"):
-        value = example(schema, nouns=["N"], text=text)
-        fits(value)
-        check(value, schema)
-        least = _least(value, schema, schema.get("$defs", {}))
-        for given_value in (value, least):
-            answered = nulled(given_value, strict, strict.get("$defs", {}))
-            fits_strict(answered)
-            back = without_nulls(answered, schema)
-            assert back == _without_meaningless(given_value, back)
-            model.model_validate(back)
-
-
-def _least(value: Any, schema: Any, defs: Any) -> Any:
-    """`value` with nothing that may be left out, at the outermost level."""
-    return {name: item for name, item in value.items() if name in schema.get("required", ())}
-
-
-def _without_meaningless(given_value: Any, back: Any) -> Any:
-    """Left-out properties that may be null come back as null: that says the same."""
-    if isinstance(given_value, list):
-        return [_without_meaningless(a, b) for a, b in zip(given_value, back, strict=True)]
-    if not isinstance(given_value, dict):
-        return given_value
-    added = {name: None for name, item in back.items() if name not in given_value and item is None}
-    kept = {name: _without_meaningless(item, back.get(name)) for name, item in given_value.items()}
-    return {**kept, **added}
+    schema = {"type": "object", "properties": {"root": inner}, "$defs": defs}
+    good = functools.reduce(lambda value, _: {"inner": value, "only_D": 1}, range(60), None)
+    bad = functools.reduce(lambda value, _: {"inner": value, "only_E": 1}, range(60), None)
+    assert without_nulls({"root": good}, schema) == {"root": good}
+    check({"root": good}, schema)
+    assert without_nulls({"root": bad}, schema) == {"root": bad}
+    with pytest.raises(ValueError):
+        check({"root": bad}, schema)

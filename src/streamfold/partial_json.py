@@ -1,8 +1,9 @@
 """JSON that is not finished yet, and JSON that must be right.
 
 `best_reading` shows what can be seen of an unfinished document; `strict_object` accepts one
-complete JSON object and nothing else; `ObjectScanner` says, piece by piece and in linear time,
-whether an object has closed; `nesting` bounds how deep a document may be.
+complete JSON object and nothing else, `strict_value` one value of any type; `ObjectScanner` says,
+piece by piece and in linear time, whether an object has closed; `nesting` bounds how deep a
+document may be.
 """
 
 from __future__ import annotations
@@ -13,25 +14,31 @@ from typing import Any, Final
 import jiter
 import msgspec
 
-__all__ = ["ObjectScanner", "best_reading", "nesting", "strict_object"]
+__all__ = ["ObjectScanner", "best_reading", "nesting", "strict_object", "strict_value"]
 
 _decode = msgspec.json.Decoder().decode
 
 
 def strict_object(raw: str, *, max_depth: int = 64) -> dict[str, Any]:
     """The object that `raw` is. Raises ValueError, with the reason, for anything else: other JSON
-    types, text before or after, NaN, Infinity, half surrogates, more than `max_depth` levels."""
+    types, and what `strict_value` refuses."""
+    value = strict_value(raw, max_depth=max_depth)
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got {_kind(value)}")
+    return value
+
+
+def strict_value(raw: str, *, max_depth: int = 64) -> Any:
+    """The value that `raw` is. Raises ValueError, with the reason, for anything else: text before
+    or after, NaN, Infinity, half surrogates, more than `max_depth` levels."""
     if nesting(raw, max_depth) > max_depth:
         raise ValueError(f"nested deeper than {max_depth} levels")
     try:
-        value = _decode(raw)
+        return _decode(raw)
     except msgspec.DecodeError as error:
         raise ValueError(f"not valid JSON: {error}") from None
     except UnicodeEncodeError:
         raise ValueError("not valid JSON: half a surrogate pair") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, got {_kind(value)}")
-    return value
 
 
 def best_reading(raw: str) -> Any:

@@ -8,33 +8,43 @@ is an error with the message attached, never None.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict, get_origin
 
 from .chunks import AIMessageChunk, fold_events
+from .coercion import shown
+from .deltas import BlockStart, TextDelta, ToolCallDelta
 from .errors import ConfigurationError, StructuredOutputError
+from .json_fields import Field, FieldReader
 from .messages import AIMessage
-from .partial_json import best_reading
-from .runnables import Runnable
+from .net import portal
+from .partial_json import best_reading, strict_value
+from .runnables import ChunkStream, Runnable
 from .schema import (
+    Inexpressible,
+    Rules,
     convert,
     describe,
     is_object_type,
     is_typeddict,
+    rules_of,
     schema_of,
-    strict_schema,
+    translate,
     without_nulls,
 )
-from .tools import tool_definition
+from .stored import Stored
+from .tool_calls import Call, CallBook
 
-__all__ = ["Method", "RawAndParsed", "StructuredModel", "bound_for"]
+__all__ = ["Method", "RawAndParsed", "StructuredModel", "structured"]
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 
 _METHODS: Final = ("json_schema", "function_calling", "json_mode")
 #: Dialects whose providers hold answers to a schema, where no profile says so.
 _BY_SCHEMA: Final = frozenset({"openai_chat", "openai_responses", "gemini", "ollama"})
+#: Dialects in which a model that thinks cannot be made to call a tool.
+_THINKS_OR_CALLS: Final = frozenset({"anthropic", "bedrock"})
 
 
 class RawAndParsed(TypedDict):
@@ -49,22 +59,16 @@ class Target:
     """What the answer shall be: the name and schema for the provider, the type for the caller."""
 
     def __init__(self, schema: Any) -> None:
+        self.type: Any = None
         if isinstance(schema, Mapping):
-            given = dict(schema)
-            if isinstance(given.get("function"), Mapping):
-                given = dict(given["function"])
-            if "parameters" in given:
-                inner = {**given["parameters"], "title": given.get("name", "answer")}
-                given = {"description": given.get("description", ""), **inner}
-            self.type: Any = None
-            self.schema = given
-        elif is_object_type(schema):
+            self.schema = _given_schema(dict(schema))
+        elif is_object_type(get_origin(schema) or schema):
             self.type = schema
             self.schema = schema_of(schema)
         else:
             raise ConfigurationError(
-                f"schema is {schema!r:.60}: expected a pydantic model, a TypedDict, a dataclass, a "
-                "msgspec Struct or a JSON schema"
+                f"schema is {shown(schema)}: expected a pydantic model, a TypedDict, a dataclass, "
+                "a msgspec Struct or a JSON schema"
             )
         title = self.schema.get("title") or getattr(schema, "__name__", "answer")
         self.name = re.sub(r"[^a-zA-Z0-9_-]", "_", str(title))[:64]
@@ -80,6 +84,49 @@ class Target:
         return convert(value, self.type)
 
 
+def _given_schema(given: dict[str, Any]) -> dict[str, Any]:
+    """A JSON schema, bare or as the parameters of a function."""
+    if isinstance(given.get("function"), Mapping):
+        given = dict(given["function"])
+    if "parameters" in given:
+        inner = {**given["parameters"], "title": given.get("name", "answer")}
+        given = {"description": given.get("description", ""), **inner}
+    if given.get("type", "object") != "object":
+        raise ConfigurationError(
+            f"schema has the type {shown(given['type'])}: expected an object, for that is what "
+            "structured output gives"
+        )
+    return given
+
+
+# ---- what is said to the model -------------------------------------------------------------------
+
+
+def structured(
+    model: Any, schema: Any, method: Method | None, include_raw: bool, strict: bool | None
+) -> StructuredModel:
+    """`model` with answers of `schema`; see `ChatModel.with_structured_output`.
+
+    Where no method is asked for and the best one cannot say the schema, the model is given a tool:
+    calls are not held to its schema, so it can be any. Raises ConfigurationError for what cannot be
+    asked, with the part of the schema that it is about.
+    """
+    if method is not None and method not in _METHODS:
+        raise ConfigurationError(
+            f"method is {method!r}: expected one of {', '.join(map(repr, _METHODS))}"
+        )
+    target = Target(schema)
+    chosen = method or best_method(model.profile, model.dialect)
+    try:
+        bound = _bound(model, target, chosen, strict)
+    except Inexpressible:
+        if method is not None or model.profile.get("tool_calling") is False:
+            raise
+        chosen = "function_calling"
+        bound = _bound(model, target, chosen, strict)
+    return StructuredModel(bound, target, chosen, include_raw)
+
+
 def best_method(profile: Mapping[str, Any], dialect: str) -> Method:
     """The method that suits a model best: as its profile says, else as its API usually can."""
     if profile.get("structured_output"):
@@ -89,38 +136,59 @@ def best_method(profile: Mapping[str, Any], dialect: str) -> Method:
     return "json_schema" if dialect in _BY_SCHEMA else "function_calling"
 
 
-def bound_for(model: Any, target: Target, method: Method, strict: bool | None) -> Any:
-    """`model` with what `method` says in the request. Raises ConfigurationError if it cannot."""
-    if method not in _METHODS:
-        raise ConfigurationError(
-            f"method is {method!r}: expected one of {', '.join(map(repr, _METHODS))}"
-        )
+def _bound(model: Any, target: Target, method: Method, strict: bool | None) -> Any:
     if method == "json_mode":
         if strict:
             raise ConfigurationError("json_mode knows no schema, so it cannot be strict")
         return model.bind(response_format={"type": "json_object"})
     if method == "json_schema":
-        return model.bind(response_format=_response_format(target, strict))
-    schema = {"title": target.name, "type": "object", **target.schema}
-    definition = tool_definition({**schema, "description": target.description}, strict=strict)
-    return model.bind_tools([definition], tool_choice=target.name)
+        described = _described(target, strict, rules_of(model.dialect))
+        return model.bind(response_format={"type": "json_schema", "json_schema": described})
+    tool = {"type": "object", **target.schema, "title": target.name}
+    if target.description:
+        tool["description"] = target.description
+    choice = target.name if _can_be_made_to_call(model) else None
+    return model.bind_tools([tool], tool_choice=choice, strict=strict)
 
 
-def _response_format(target: Target, strict: bool | None) -> dict[str, Any]:
-    tight = strict_schema(target.schema) if strict is not False else None
-    if strict and tight is None:
-        raise ConfigurationError(
-            f"schema {target.name!r} cannot be strict: it has objects of any shape"
-        )
-    described: dict[str, Any] = {"name": target.name, "schema": tight or target.schema}
+def _described(target: Target, strict: bool | None, rules: Rules) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": target.name, "schema": target.schema}
     if target.description:
         described["description"] = target.description
-    described["strict"] = tight is not None
-    return {"type": "json_schema", "json_schema": described}
+    if not rules.optional:
+        described["schema"] = translate(target.schema, rules, name=target.name)
+        return described
+    try:
+        if strict is not False:
+            described["schema"] = translate(target.schema, rules, name=target.name)
+    except Inexpressible:
+        if strict:
+            raise
+        strict = False
+    return {**described, "strict": strict is not False}
+
+
+def _can_be_made_to_call(model: Any) -> bool:
+    """Whether the provider takes a forced call; else the model is trusted to make it."""
+    if model.dialect == "ollama" or model.profile.get("tool_choice") is False:
+        return False
+    if model.dialect not in _THINKS_OR_CALLS:
+        return True
+    thinking = model.thinking
+    thinks = isinstance(thinking, Mapping) and thinking.get("type") in ("enabled", "adaptive")
+    by_effort = model.dialect == "bedrock" and model.reasoning_effort not in (None, "none")
+    return not (thinks or by_effort)
+
+
+# ---- the model -----------------------------------------------------------------------------------
 
 
 class StructuredModel(Runnable):
     """A model whose answers are objects. Made by `with_structured_output`."""
+
+    @property
+    def _grows(self) -> bool:
+        return True
 
     def __init__(self, model: Any, target: Target, method: Method, include_raw: bool) -> None:
         self._model = model
@@ -142,6 +210,18 @@ class StructuredModel(Runnable):
 
     def _on(self, model: Any) -> StructuredModel:
         return StructuredModel(model, self._target, self._method, self._include_raw)
+
+    def _stored(self, config: Mapping[str, Any], kwargs: Mapping[str, Any]) -> Stored:
+        """The object; or the message that it is read from, where that is part of the result."""
+        identity = {
+            **self._model._stored(config, kwargs).identity,
+            "schema": self._target.schema,
+            "method": self._method,
+            "include_raw": self._include_raw,
+        }
+        if self._include_raw:
+            return Stored(identity=identity, keep=lambda both: both["raw"], restore=self._result)
+        return Stored(identity=identity, type=self._target.type)
 
     async def aclose(self) -> None:
         await self._model.aclose()
@@ -190,6 +270,54 @@ class StructuredModel(Runnable):
                     yield [value]
         yield [self._result(full.to_message())]
 
+    # ---- field by field --------------------------------------------------------------------------
+
+    def astream_fields(
+        self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> AsyncIterator[Field]:
+        """The fields of the object as they become complete: ``(path, value)``.
+
+        `path` is a tuple of keys and list indexes, such as ``("cast", 0, "name")``. A field comes
+        once its value is complete: a text with its closing quote, an object or a list after all
+        that is in it. The last pair has the empty path and the whole object, validated (with
+        `include_raw` the dict with `raw`, `parsed` and `parsing_error`); what comes before is as
+        the model wrote it.
+
+        Raises StructuredOutputError at the end, with the message in `raw`, for an answer that does
+        not fit.
+        """
+        return ChunkStream(self._fields(input, config, **kwargs))  # type: ignore[arg-type, return-value]
+
+    def stream_fields(
+        self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Iterator[Field]:
+        """`astream_fields` as a plain iterator."""
+        return portal.iterate(self._fields(input, config, **kwargs))
+
+    def _fields(
+        self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Callable[[], AsyncGenerator[list[Field], None]]:
+        start = self._model._stream(input, config, **kwargs)
+        return lambda: self._completing(start)
+
+    async def _completing(
+        self, start: Callable[[], AsyncGenerator[list[AIMessageChunk], None]]
+    ) -> AsyncGenerator[list[Field], None]:
+        full = fold_events(())
+        called = self._target.name if self._method == "function_calling" else None
+        answer = _Arriving(called)
+        async with aclosing(start()) as batches:
+            async for batch in batches:
+                found: list[Field] = []
+                for chunk in batch:
+                    full = full + chunk
+                    found += [field for event in chunk.events for field in answer.take(event)]
+                if found:
+                    yield found
+        yield [((), self._result(full.to_message()))]
+
+    # ---- reading the answer ----------------------------------------------------------------------
+
     def _raw(self, full: AIMessageChunk) -> str:
         if self._method != "function_calling":
             return full.text
@@ -233,24 +361,55 @@ class StructuredModel(Runnable):
         return _loads(message.text)
 
 
+class _Arriving:
+    """The JSON of an answer while it arrives: its text, or the arguments of the first call of the
+    tool `called`."""
+
+    def __init__(self, called: str | None) -> None:
+        self._called = called
+        self._reader = FieldReader()
+        self._book = CallBook()
+        self._call: Call | None = None
+        self._read = 0  # pieces of the call's arguments
+
+    def take(self, event: Any) -> list[Field]:
+        """The fields that are complete with `event`."""
+        if self._called is None:
+            return self._reader.feed(event.text) if isinstance(event, TextDelta) else []
+        if isinstance(event, ToolCallDelta | BlockStart) and event.kind == "tool_call":
+            args = event.args if isinstance(event, ToolCallDelta) else ""
+            return self._piece(self._book.place(event.id, event.index, event.name, args))
+        return []
+
+    def _piece(self, call: Call) -> list[Field]:
+        if self._call is None and call.name == self._called:
+            self._call = call
+        if call is not self._call:
+            return []
+        new = "".join(call.parts[self._read :])
+        self._read = len(call.parts)
+        return self._reader.feed(new)
+
+
+#: Models without a JSON mode of their own like to fence it.
 _FENCE: Final = re.compile(r"^\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*$", re.S)
+_OPEN_FENCE: Final = re.compile(r"^\s*```(?:json)?\s*")
 
 
 def _loads(text: str) -> Any:
-    import msgspec
-
-    fenced = _FENCE.match(text)  # models without a JSON mode of their own like to fence it
+    fenced = _FENCE.match(text)
     try:
-        return msgspec.json.decode(fenced[1] if fenced else text)
-    except msgspec.DecodeError as error:
+        return strict_value(fenced[1] if fenced else text)
+    except ValueError as error:
         raise ValueError(f"the answer is not JSON: {error}") from None
 
 
 def _partial(raw: str) -> Any:
-    if not raw.strip():
+    unfenced = _OPEN_FENCE.sub("", raw)
+    if not unfenced.strip():
         return None
     try:
-        value = best_reading(raw)
+        value = best_reading(unfenced)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

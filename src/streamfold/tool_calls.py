@@ -13,7 +13,10 @@ state machine that sorts them, for codecs and for chunks added by hand alike:
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
+
+import msgspec
 
 from .deltas import join_text
 from .partial_json import ObjectScanner, best_reading, strict_object
@@ -29,7 +32,17 @@ _BAD_NAME: Final = re.compile(r"[\x00-\x1f\x7f/\\]")
 class Call:
     """One tool call as it arrives. `number` is the place of its block in the message."""
 
-    __slots__ = ("_scanner", "fallback_id", "id", "index", "name", "number", "parts", "turn")
+    __slots__ = (
+        "_known",
+        "_scanner",
+        "fallback_id",
+        "id",
+        "index",
+        "name",
+        "number",
+        "parts",
+        "turn",
+    )
 
     def __init__(self, number: int, turn: int) -> None:
         self.number = number
@@ -40,6 +53,8 @@ class Call:
         self.name: str | None = None
         self.parts: list[str] = []
         self._scanner: ObjectScanner | None = None
+        # What was asked last of the arguments that have arrived, and the answer.
+        self._known: tuple[Any, Any] | None = None
 
     @property
     def raw(self) -> str:
@@ -64,6 +79,31 @@ class Call:
             self.name = name
         if args:
             self.parts.append(args)
+            self._known = None
+
+    def reading(self) -> dict[str, Any] | None:
+        """The best reading of the arguments so far: parsed once, until more of them arrive."""
+        return _copied(self._answer(_SO_FAR, lambda: read_unfinished(self.raw)))
+
+    def verdict(self, finish_reason: str | None) -> tuple[dict[str, Any] | None, str | None]:
+        """What `judge` says of the arguments: parsed once for each end that they may have."""
+        args, error = self._answer(
+            (finish_reason, self.name), lambda: judge(self.raw, self.name, finish_reason)
+        )
+        return _copied(args), error
+
+    def _answer(self, asked: Any, find: Callable[[], Any]) -> Any:
+        if self._known is None or self._known[0] != asked:
+            self._known = (asked, find())
+        return self._known[1]
+
+
+_SO_FAR: Final = "so far"
+
+
+def _copied(args: dict[str, Any] | None) -> dict[str, Any] | None:
+    """For a reader who may change it: the containers anew, the texts shared."""
+    return msgspec.to_builtins(args)  # type: ignore[no-any-return]
 
 
 class CallBook:
@@ -110,6 +150,13 @@ class CallBook:
 
     def _last(self) -> Call | None:
         return self.calls[-1] if self.calls else None
+
+    def place(self, id: str | None, index: int | str | None, name: str | None, args: str) -> Call:
+        """Give a piece to its call, which is opened if there is none yet."""
+        call = self.find(id, index, name) or self.open(len(self.calls))
+        call.take(id, index, name, args)
+        self.note(call)
+        return call
 
     def open(self, number: int) -> Call:
         """Start a new call; `take` must follow, then `note`."""

@@ -9,28 +9,34 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, overload
+import reprlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, Literal, TypeAlias, overload
 
 import anyio
-import anyio.to_thread
 import msgspec
 
+from .chunks import AIMessageChunk
+from .coercion import shown
 from .errors import ConfigurationError, ToolException
 from .messages import AIMessage, ToolMessage
 from .net import portal
-from .runs import Run, begin, inherited, inside
+from .runnables import Runnable
+from .runs import Run, begin, in_thread, inherited, inside, told
 from .schema import (
     check,
     convert,
     describe,
+    function_name,
     function_schema,
     is_object_type,
     is_pydantic,
     schema_of,
-    strict_schema,
+    unfit,
     without_nulls,
 )
+from .stored import Stored, returned_class
+from .tool_definitions import checked_description, checked_name, tool_definition
 
 __all__ = ["Tool", "ToolException", "arun_tool_calls", "run_tool_calls", "tool", "tool_definition"]
 
@@ -38,11 +44,14 @@ __all__ = ["Tool", "ToolException", "arun_tool_calls", "run_tool_calls", "tool",
 OnError: TypeAlias = bool | str | Callable[[Any], str]
 
 
-class Tool:
+_FORMATS: Final = ("content", "content_and_artifact")
+
+
+class Tool(Runnable):
     """A function that a model may call. Made by `@tool`.
 
-    `invoke` and `ainvoke` take arguments as a dict (or the value of the only argument) and return
-    what the function returns; with a tool call they return a `ToolMessage` that answers it.
+    A runnable whose input is the arguments as a dict (or the value of the only argument), and which
+    gives what the function returns; for a tool call it gives a `ToolMessage` that answers it.
     """
 
     def __init__(
@@ -61,19 +70,21 @@ class Tool:
         if not callable(function):
             raise ConfigurationError(f"@tool got {function!r:.60}: expected a function")
         self.function = function
-        self.name = str(name or getattr(function, "__name__", type(function).__name__))
+        if response_format not in _FORMATS:
+            raise ConfigurationError(
+                f"response_format is {shown(response_format)}: expected one of "
+                f"{', '.join(map(repr, _FORMATS))}"
+            )
+        self.name = str(name or function_name(function))
         if args_schema is None:
             schema, self._types, text = function_schema(function)
         else:
             schema, self._types, text = _given_schema(args_schema)
         self._args_type = args_schema if is_object_type(args_schema) else None
         own = inspect.cleandoc(function.__doc__ or "")
-        self.description = description or (text if args_schema is None else own or text)
-        if not self.description:
-            raise ConfigurationError(
-                f"tool {self.name!r} has no description: give it a docstring or description=, "
-                "the model chooses by it"
-            )
+        doc = text if args_schema is None else own or text
+        checked_name(self.name)
+        self.description = checked_description(description or doc, self.name)
         self.schema = schema
         self.response_format = response_format
         self.handle_tool_error = handle_tool_error
@@ -97,11 +108,9 @@ class Tool:
 
     # ---- calling ---------------------------------------------------------------------------------
 
-    def invoke(self, input: Any, config: Mapping[str, Any] | None = None) -> Any:
-        """`ainvoke`, waited for."""
-        return portal.run(lambda: self.ainvoke(input, config))
-
-    async def ainvoke(self, input: Any, config: Mapping[str, Any] | None = None) -> Any:
+    async def ainvoke(  # type: ignore[override]  # a tool has no parameters besides its input
+        self, input: Any, config: Mapping[str, Any] | None = None
+    ) -> Any:
         """Run the tool with arguments, or for a tool call. A sync function runs in a thread.
 
         Raises what the function raises, and ToolException for arguments that do not fit, unless
@@ -110,19 +119,24 @@ class Tool:
         call_id, args = self._read(input)
         run = begin("tool", self.name, config, counts=True)
         assert run is not None  # a run that counts is always there
-        await run.tell("on_tool_start", {"name": self.name}, _text(args), inputs=args)
-        try:
+        start = ({"name": self.name}, _text(args))
+        whose = {"tool_call_id": call_id}
+        async with told(run, *start, partial=lambda error: whose, inputs=args) as outcome:
             result, status = await self._answer(args, run)
-            output = self._wrapped(result, status, call_id)
-        except Exception as error:
-            await run.tell("on_tool_error", error, tool_call_id=call_id)
-            raise
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await run.tell("on_tool_cancel", tool_call_id=call_id)
-            raise
-        await run.tell("on_tool_end", output)
-        return output
+            outcome.result = self._wrapped(result, status, call_id)
+        return outcome.result
+
+    def _stream(  # type: ignore[override]
+        self, input: Any, config: Mapping[str, Any] | None = None
+    ) -> Callable[[], AsyncGenerator[list[Any], None]]:
+        async def whole() -> AsyncGenerator[list[Any], None]:
+            yield [await self.ainvoke(input, config)]
+
+        return whole
+
+    def _stored(self, config: Mapping[str, Any], kwargs: Mapping[str, Any]) -> Stored:
+        identity = {"runnable": self.name, "args": self.args, **kwargs}
+        return Stored(identity=identity, type=returned_class(self.function))
 
     def _read(self, input: Any) -> tuple[str | None, Any]:
         """The id of the call, if `input` is one, and the arguments."""
@@ -130,7 +144,8 @@ class Tool:
             only = next(iter(self.args), None)
             if only is None or len(self.args) != 1:
                 raise ToolException(
-                    f"tool {self.name!r} got {input!r:.60}: expected a dict with {list(self.args)}"
+                    f"tool {self.name!r} got {reprlib.repr(input)}: expected a dict with "
+                    f"{list(self.args)}"
                 )
             return None, {only: input}
         named = input.get("name") == self.name and {"args", "id"} <= input.keys()
@@ -147,42 +162,51 @@ class Tool:
             kwargs["config"] = inherited(run)
         try:
             with inside(run):
-                return await self._call(kwargs), "success"
+                return await self._call(kwargs, run), "success"
         except ToolException as error:
             return _handled(error, self.handle_tool_error), "error"
 
-    async def _call(self, kwargs: dict[str, Any]) -> Any:
+    async def _call(self, kwargs: dict[str, Any], run: Run) -> Any:
         call = functools.partial(self.function, **kwargs)
         if inspect.iscoroutinefunction(inspect.unwrap(self.function)):
             return await call()
-        result = await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+        result = await in_thread(run, call)
         return await result if inspect.isawaitable(result) else result
 
     def validated(self, args: Any) -> dict[str, Any]:
         """`args` as the function takes them. Raises ToolException, naming the argument."""
         if not isinstance(args, Mapping):
             raise ToolException(
-                f"the arguments of {self.name!r} are {args!r:.80}: expected an object"
+                f"the arguments of {self.name!r} are {reprlib.repr(args)}: expected an object"
             )
-        if self._args_type is not None:
-            args = without_nulls(dict(args), self.schema)
-            return _fields(self._converted(args, self._args_type, "an argument"))
-        known = self.args
-        for name in args:
-            if name not in known:
-                raise ToolException(
-                    f"{self.name!r} has no argument {name!r}: it has {', '.join(known) or 'none'}"
-                )
-        for name in self.schema.get("required", ()):
-            if name not in args:
-                raise ToolException(f"{self.name!r} lacks the argument {name!r}")
+        self._check_names(args)
+        for name, value in args.items():
+            problem = unfit(value)
+            if problem is not None:
+                raise ToolException(f"argument {name!r} of {self.name!r} is no JSON: {problem}")
         args = without_nulls(dict(args), self.schema)  # strict mode says null for "left out"
+        if self._args_type is not None:
+            return _fields(self._converted(args, self._args_type, "an argument"))
         if not self._types:
             self._checked(args)
         return {
             name: self._converted(value, self._types.get(name, Any), f"argument {name!r}")
             for name, value in args.items()
         }
+
+    def _check_names(self, args: Mapping[str, Any]) -> None:
+        known = {*self.args, *getattr(self._args_type, "model_fields", ())}
+        for name in args:
+            if name not in known and self.schema.get("additionalProperties") in (None, False):
+                raise ToolException(
+                    f"{self.name!r} has no argument {name!r}: it has "
+                    f"{', '.join(self.args) or 'none'}"
+                )
+        if self._args_type is not None:
+            return  # which may know a field by two names
+        for name in self.schema.get("required", ()):
+            if name not in args:
+                raise ToolException(f"{self.name!r} lacks the argument {name!r}")
 
     def _checked(self, args: dict[str, Any]) -> None:
         """For a tool that was given a JSON schema and no types."""
@@ -251,6 +275,8 @@ def _text(value: Any) -> str:
         return msgspec.json.encode(value, enc_hook=str).decode()
     except (TypeError, ValueError):
         return str(value)
+    except RecursionError:
+        return f"a {type(value).__name__} nested without end"
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -293,80 +319,25 @@ def tool(name_or_function: Any = None, /, **options: Any) -> Any:
     options.pop("parse_docstring", None)  # argument sections of docstrings are always read
     if callable(name_or_function):
         return Tool(name_or_function, **options)
+    if not isinstance(name_or_function, str | None):
+        raise ConfigurationError(f"@tool got {shown(name_or_function)}: expected a name or nothing")
     return lambda function: Tool(function, name=name_or_function, **options)
-
-
-# ---- definitions for models ----------------------------------------------------------------------
-
-
-def tool_definition(given: Any, *, strict: bool | None = None) -> dict[str, Any]:
-    """What a model is told of a tool: ``{"type": "function", "function": {...}}``, or the dict that
-    was given, for tools of the provider.
-
-    `given` may be a `Tool`, a function, a pydantic class, TypedDict, msgspec Struct, dataclass, a
-    JSON schema with a title, or a dict in OpenAI's or the vendor's form.
-    """
-    if isinstance(given, Mapping):
-        return _from_dict(dict(given), strict)
-    if isinstance(given, Tool):
-        return _function(given.name, given.description, given.schema, strict)
-    if is_object_type(given):
-        schema = {k: v for k, v in schema_of(given).items() if k not in ("title", "description")}
-        return _function(given.__name__, describe(given), schema, strict)
-    if callable(given):
-        schema, _, text = function_schema(given)
-        return _function(given.__name__, text, schema, strict)
-    raise ConfigurationError(
-        f"tool {given!r:.80} is not understood: expected a @tool, a function, a class with fields, "
-        "or a dict"
-    )
-
-
-def _from_dict(given: dict[str, Any], strict: bool | None) -> dict[str, Any]:
-    if given.get("type") == "function" and strict is not None and "function" in given:
-        return {**given, "function": {"strict": strict, **given["function"]}}
-    if "title" in given and given.get("type") == "object":
-        schema = {k: v for k, v in given.items() if k not in ("title", "description")}
-        return _function(given["title"], given.get("description", ""), schema, strict)
-    return given
-
-
-def _function(
-    name: str, description: str, schema: dict[str, Any], strict: bool | None
-) -> dict[str, Any]:
-    function: dict[str, Any] = {"name": name, "description": description, "parameters": schema}
-    if strict is not None:
-        function["strict"] = strict
-    if strict:
-        tight = strict_schema(schema)
-        if tight is None:
-            raise ConfigurationError(
-                f"tool {name!r} cannot be strict: its arguments hold objects of any shape"
-            )
-        function["parameters"] = tight
-    return {"type": "function", "function": function}
-
-
-def definition_name(definition: Mapping[str, Any]) -> str | None:
-    """The name by which a definition's tool is called, if it has one."""
-    function = definition.get("function")
-    named = function if isinstance(function, Mapping) else definition
-    return named.get("name") or named.get("title")
 
 
 # ---- running the calls of a message --------------------------------------------------------------
 
 
 async def arun_tool_calls(
-    message: AIMessage, tools: Iterable[Tool], config: Mapping[str, Any] | None = None
+    message: AIMessage, tools: Iterable[Any], config: Mapping[str, Any] | None = None
 ) -> list[ToolMessage]:
     """Run all tool calls of `message` at once; the results are in the order of the calls.
 
-    Each call has its own error: an unknown tool, unreadable arguments or a failure becomes a
-    `ToolMessage` with ``status="error"``, for the model to see.
+    `tools` is what was given to `bind_tools`: `Tool`s and functions are run, definitions without
+    code are passed over. Each call has its own error: an unknown tool, unreadable or cut off
+    arguments or a failure becomes a `ToolMessage` with ``status="error"``, for the model to see.
     """
-    known = {item.name: item for item in tools}
-    calls: Sequence[Mapping[str, Any]] = [*message.tool_calls, *message.invalid_tool_calls]
+    known = {item.name: item for item in _runnable_tools(tools)}
+    calls = _calls(message)
     results: list[ToolMessage | None] = [None] * len(calls)
 
     async def one(place: int, call: Mapping[str, Any]) -> None:
@@ -378,8 +349,26 @@ async def arun_tool_calls(
     return [result for result in results if result is not None]
 
 
+def _runnable_tools(tools: Iterable[Any]) -> Iterable[Tool]:
+    for item in tools:
+        if isinstance(item, Tool):
+            yield item
+        elif callable(item) and not isinstance(item, type):
+            yield Tool(item)
+
+
+def _calls(message: AIMessage) -> list[Mapping[str, Any]]:
+    """The calls of a message in its order, readable and unreadable ones."""
+    if isinstance(message, AIMessageChunk):
+        message = message.to_message()  # of a call that is still arriving no part is run
+    if not isinstance(message, AIMessage):
+        raise ConfigurationError(f"message is {shown(message)}: expected an AIMessage")
+    kinds = ("tool_call", "invalid_tool_call")
+    return [block for block in message.content_blocks if block["type"] in kinds]
+
+
 def run_tool_calls(
-    message: AIMessage, tools: Iterable[Tool], config: Mapping[str, Any] | None = None
+    message: AIMessage, tools: Iterable[Any], config: Mapping[str, Any] | None = None
 ) -> list[ToolMessage]:
     """`arun_tool_calls`, waited for."""
     listed = list(tools)
