@@ -10,6 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import usages
+from streamfold import UsageMetadataCallbackHandler, init_chat_model, usage_cost
+from streamfold.chunks import fold_events
+from streamfold.deltas import MessageEnd, MessageStart, TextDelta, UsageReport
+from streamfold.errors import StreamInterruptedError
+from streamfold.testing.server import LoopbackServer, Reply, Request
 from streamfold.usage import add_usage, make_usage, total_usage
 
 reported = st.none() | usages
@@ -85,3 +90,92 @@ class TestMake:
         )
         assert usage.get("input_token_details") == {"audio": 0}
         assert "output_token_details" not in usage
+
+
+# ---- answers that did not come to their end ------------------------------------------------------
+
+COUNTED: list[Any] = [MessageStart(id="m"), UsageReport(make_usage(5, 1)), TextDelta("half", 0)]
+
+
+class TestPartial:
+    @pytest.mark.parametrize("reason", ["error", "cancelled"])
+    def test_figures_of_an_unfinished_answer_say_so(self, reason: str) -> None:
+        """The mark is beside the figures, which compare as ever."""
+        message = fold_events(COUNTED).to_message(reason)
+        assert message.response_metadata["usage_is_partial"] is True
+        assert message.usage_metadata == make_usage(5, 1)
+        assert message.finish_reason == reason
+
+    @pytest.mark.parametrize(
+        ("events", "reason"),
+        [
+            ([*COUNTED, MessageEnd("stop")], "error"),  # it broke when all had been said
+            ([*COUNTED, MessageEnd("stop")], None),
+            (COUNTED, None),
+            ([TextDelta("half", 0)], "error"),  # there are no figures
+        ],
+    )
+    def test_no_others_do(self, events: list[Any], reason: str | None) -> None:
+        message = fold_events(events).to_message(reason)
+        assert "usage_is_partial" not in message.response_metadata
+
+
+CLAUDE_STREAM = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"id":"m","type":"message",'
+    b'"role":"assistant","model":"claude-sonnet-4-5","content":[],"usage":{"input_tokens":100,'
+    b'"cache_creation_input_tokens":50,"cache_creation":{"ephemeral_5m_input_tokens":20,'
+    b'"ephemeral_1h_input_tokens":30},"output_tokens":1}}}\n\n'
+    b'event: content_block_start\ndata: {"type":"content_block_start","index":0,'
+    b'"content_block":{"type":"text","text":""}}\n\n'
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
+    b'"delta":{"type":"text_delta","text":"half"}}\n\n'
+)
+EVENTS = {"content-type": "text/event-stream"}
+HALF = {
+    "input_tokens": 150,
+    "output_tokens": 1,
+    "total_tokens": 151,
+    "input_token_details": {"cache_creation": 50, "ephemeral_1h_input_tokens": 30},
+}
+
+
+@pytest.mark.anyio
+class TestOverTheWire:
+    async def test_a_stream_that_breaks_off(self) -> None:
+        """The error, the handlers and the money all know what had been counted."""
+
+        def cut(request: Request) -> Reply:
+            return Reply(headers=EVENTS, body=CLAUDE_STREAM, end="cut")
+
+        counted = UsageMetadataCallbackHandler()
+        with LoopbackServer(cut) as server:
+            async with init_chat_model(
+                "claude-sonnet-4-5", base_url=server.url, api_key="k", max_retries=0
+            ) as model:
+                with pytest.raises(StreamInterruptedError) as caught:
+                    async for _ in model.astream("hi", {"callbacks": [counted]}):
+                        pass
+        partial = caught.value.partial
+        assert partial is not None
+        assert partial.usage_metadata == HALF
+        assert partial.response_metadata["usage_is_partial"] is True
+        assert counted.usage_metadata == {"claude-sonnet-4-5": HALF}
+        # 100 x 3 + 20 x 3.75 + 30 x 6 + 1 x 15 millionths
+        assert counted.cost == {"claude-sonnet-4-5": pytest.approx(570e-6)}
+        assert usage_cost(partial) == pytest.approx(570e-6)
+
+    async def test_a_stream_that_is_cancelled(self) -> None:
+        def endless(request: Request) -> Reply:
+            return Reply(headers=EVENTS, body=CLAUDE_STREAM, end="hang")
+
+        with LoopbackServer(endless) as server:
+            async with (
+                init_chat_model("claude-sonnet-4-5", base_url=server.url, api_key="k") as model,
+                model.astream_message("hi") as stream,
+            ):
+                async for _ in stream.text:
+                    await stream.cancel()
+                message = await stream.message()
+        assert message.finish_reason == "cancelled"
+        assert message.usage_metadata == HALF
+        assert message.response_metadata["usage_is_partial"] is True

@@ -7,6 +7,8 @@ video and files carry one of `url`, `base64` (with `mime_type`) or `file_id`.
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NotRequired, TypeAlias, TypedDict
 
@@ -30,7 +32,11 @@ __all__ = [
     "ToolCallChunk",
     "VideoBlock",
     "data_or_url",
+    "is_fetchable",
+    "sniff_base64",
+    "sniff_type",
     "standard_block",
+    "whole_base64",
 ]
 
 Block: TypeAlias = dict[str, Any]
@@ -241,7 +247,8 @@ def _from_file_part(part: Block) -> Block:
 
 
 def _others(part: Block, own: str) -> Block:
-    return {key: value for key, value in part.items() if key not in ("type", own)}
+    rest = {key: value for key, value in part.items() if key not in ("type", own, "extras")}
+    return {**rest, **(part.get("extras") or {})}
 
 
 def _with_extras(block: Block, extras: Block) -> Block:
@@ -254,3 +261,63 @@ def data_or_url(url: str) -> Block:
         head, data = url.split(";base64,", 1)
         return {"base64": data, "mime_type": head[5:] or "application/octet-stream"}
     return {"url": url}
+
+
+def whole_base64(text: str) -> str:
+    """Pieces of base64 that were joined, as one: each may have had padding of its own."""
+    if "=" not in text.rstrip("="):
+        return text
+    try:
+        data = b"".join(base64.b64decode(piece) for piece in re.findall("[^=]+=*", text))
+    except ValueError:
+        return text  # it is not base64, and no matter of ours
+    return base64.b64encode(data).decode()
+
+
+def is_fetchable(url: object) -> bool:
+    """Whether a block's `url` is one of the web, which anybody could fetch."""
+    return isinstance(url, str) and url[:8].lower().startswith(("http://", "https://"))
+
+
+#: How files begin: the first pattern that matches says the type.
+_SIGNATURES: Final = (
+    (rb"\x89PNG\r\n\x1a\n", "image/png"),
+    (rb"\xff\xd8\xff", "image/jpeg"),
+    (rb"GIF8[79]a", "image/gif"),
+    (rb"RIFF....WEBP", "image/webp"),
+    (rb"BM....\0\0\0\0", "image/bmp"),
+    (rb"II\*\0|MM\0\*", "image/tiff"),
+    (rb"....ftypavif", "image/avif"),
+    (rb"....ftyp(heic|heix|hevc)", "image/heic"),
+    (rb"....ftyp(mif1|msf1)", "image/heif"),
+    (rb"%PDF-", "application/pdf"),
+    (rb"RIFF....WAVE", "audio/wav"),
+    (rb"ID3|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", "audio/mpeg"),
+    (rb"\xff[\xf0\xf1\xf8\xf9]", "audio/aac"),
+    (rb"fLaC", "audio/flac"),
+    (rb"OggS", "audio/ogg"),
+    (rb"FORM....AIF[FC]", "audio/aiff"),
+    (rb"....ftypM4A", "audio/mp4"),
+    (rb"....ftypqt", "video/quicktime"),
+    (rb"....ftyp3g", "video/3gpp"),
+    (rb"....ftyp", "video/mp4"),
+    (rb"\x1aE\xdf\xa3.{0,60}webm", "video/webm"),
+    (rb"\x1aE\xdf\xa3", "video/x-matroska"),
+    (rb"RIFF....AVI ", "video/x-msvideo"),
+    (rb"FLV\x01", "video/x-flv"),
+    (rb"\0\0\x01[\xb3\xba]", "video/mpeg"),
+)
+_BEGINNINGS: Final = tuple((re.compile(what, re.DOTALL), mime) for what, mime in _SIGNATURES)
+
+
+def sniff_type(data: bytes) -> str | None:
+    """The mime type that the first bytes of a file show; None if they show none."""
+    return next((mime for begins, mime in _BEGINNINGS if begins.match(data)), None)
+
+
+def sniff_base64(data: str) -> str | None:
+    """The same for base64 text."""
+    try:
+        return sniff_type(base64.b64decode(data[:128], validate=True))
+    except ValueError:
+        return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from .content import Block, InvalidToolCall, ToolCall, ToolCallChunk
+from .content import Block, InvalidToolCall, ToolCall, ToolCallChunk, whole_base64
 from .deltas import (
     Annotation,
     BlockEnd,
@@ -27,7 +27,7 @@ from .deltas import (
     UsageReport,
     join_text,
 )
-from .tool_calls import Call, CallBook, judge, read_unfinished
+from .tool_calls import Call, CallBook, judge
 from .usage import UsageMetadata, add_usage
 
 __all__ = ["MERGE_MODES", "Fold"]
@@ -346,7 +346,7 @@ class Fold:
         call = block.call
         assert call is not None
         ended = self._ends[call.turn] if self._over(block) else None
-        args, error = judge(call.raw, call.name, ended or self.finish_reason or reason)
+        args, error = call.verdict(ended or self.finish_reason or reason)
         return _verdict(block, call, args, error)
 
     def _read(self, block: _Block, final: bool, reason: str | None) -> Block | None:
@@ -387,7 +387,7 @@ def _read_reasoning(block: _Block) -> Block | None:
 def _read_data(block: _Block) -> Block:
     read: Block = {"type": block.kind, **block.data}
     if block.parts:
-        read["base64"] = block.text()
+        read["base64"] = whole_base64(block.text())
     return _with_common(block, read)
 
 
@@ -412,7 +412,7 @@ def _chunk_of(block: _Block) -> ToolCallChunk:
 def _unfinished(block: _Block) -> Block:
     call = block.call
     assert call is not None
-    args = read_unfinished(call.raw)
+    args = call.reading()
     error = "the arguments can never be a JSON object" if args is None else None
     return _verdict(block, call, args, error)
 

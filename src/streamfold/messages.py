@@ -94,6 +94,12 @@ class BaseMessage(_Content, frozen=True, kw_only=True, omit_defaults=True):
             return [{"type": "text", "text": self.content}] if self.content else []
         return [standard_block(block) for block in self.content]
 
+    def _repr_markdown_(self) -> str:
+        """How a notebook shows the message: see `display.py`."""
+        from .display import message_markdown
+
+        return message_markdown(self.content_blocks)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; `message_from_dict` makes an equal message of it."""
         data: dict[str, Any] = msgspec.to_builtins(self)

@@ -2,14 +2,27 @@
 
 `input_tokens` includes cached tokens and `output_tokens` includes reasoning, whatever the vendor
 does. Detail keys are there only where the vendor reports them; reported zeros are kept.
+
+An answer that was cancelled or broke off has the figures that had been reported until then, which
+vendors bill at least: its ``response_metadata["usage_is_partial"]`` is True.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
-__all__ = ["UsageMetadata", "add_usage", "make_usage", "token_count", "total_usage"]
+__all__ = [
+    "USAGE_IS_PARTIAL",
+    "UsageMetadata",
+    "add_usage",
+    "make_usage",
+    "token_count",
+    "total_usage",
+]
+
+#: The field of `response_metadata` that says so.
+USAGE_IS_PARTIAL: Final = "usage_is_partial"
 
 
 class UsageMetadata(TypedDict, total=False):

@@ -52,6 +52,26 @@ def usage(into: int, out: int, *, read: Any = None, told: Any = None) -> Any:
             PRICES,
             0.00705,
         ),
+        # what is kept for an hour costs twice the input: 600 x 2 + 300 x 2.5 + 100 x 4 + 500 x 10
+        (
+            usage(1000, 500, read={"cache_creation": 400, "ephemeral_1h_input_tokens": 100}),
+            PRICES,
+            0.00735,
+        ),
+        # LangChain's way to count both: 600 x 2 + 300 x 2.5 + 100 x 4 + 500 x 10
+        (
+            usage(
+                1000,
+                500,
+                read={
+                    "cache_creation": 0,
+                    "ephemeral_5m_input_tokens": 300,
+                    "ephemeral_1h_input_tokens": 100,
+                },
+            ),
+            PRICES,
+            0.00735,
+        ),
         # only input, and no price of output
         (usage(1000, 0), {"input_price": 2.0}, 0.002),
         # known to be free
@@ -102,7 +122,7 @@ def test_above_a_size_all_prices_are_the_tiers(used: Any, dollars: float | None)
         (usage(1000, 500, read={"audio": 1}), PLAIN),
         (usage(1000, 500, told={"audio": 1}), PLAIN),
         (usage(100, 500, read={"cache_read": 60, "audio": 60}), PRICES),
-        (usage(1000, 500, read={"ephemeral_1h_input_tokens": 1}), PRICES),
+        (usage(9, 5, read={"cache_creation": 1, "ephemeral_1h_input_tokens": 2}), PRICES),
         (usage(1000, 500, read={"priority": 1000}), PRICES),
         (usage(1000, 500, told={"flex_reasoning": 5}), PRICES),
     ],

@@ -198,7 +198,8 @@ def test_what_only_another_provider_understands_stays_behind() -> None:
         {"type": "non_standard", "value": {"type": "odd"}},
     ]
     gemini = AIMessage(blocks[:2], response_metadata={"model_provider": "google_genai"})
-    assert sent(gemini, provider="anthropic") == [("assistant", "a")]
+    with pytest.warns(UserWarning, match="reasoning of another provider"):
+        assert sent(gemini, provider="anthropic") == [("assistant", "a")]
     odd = AIMessage(blocks, response_metadata={"model_provider": "google_genai"})
     with pytest.warns(UserWarning, match="odd block of another provider"):
         sent(odd, provider="anthropic")
@@ -316,6 +317,55 @@ PARAMETERS = [
     ("nothing to choose from", {"tools": [], "tool_choice": "none", "parallel_tool_calls": False},
      {}),
 ]  # fmt: skip
+
+
+ADAPTIVE = {"type": "adaptive", "display": "summarized"}
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "expected"),
+    [
+        ("claude-opus-4-7", "low", {"output_config": {"effort": "low"}, "thinking": ADAPTIVE}),
+        ("claude-sonnet-4-6@default", "max",
+         {"output_config": {"effort": "max"}, "thinking": ADAPTIVE}),
+        ("claude-haiku-4-5", "low",
+         {"thinking": {"type": "enabled", "budget_tokens": 2048},
+          "max_tokens": DEFAULT_MAX_TOKENS + 2048}),
+        ("claude-3-7-sonnet-latest", "high",
+         {"thinking": {"type": "enabled", "budget_tokens": 16384},
+          "max_tokens": DEFAULT_MAX_TOKENS + 16384}),
+        ("claude-opus-4-7", "none", {"thinking": {"type": "disabled"}}),
+        ("claude-haiku-4-5", "none", {"thinking": {"type": "disabled"}}),
+        ("some-proxy", "none", {"thinking": {"type": "disabled"}}),
+    ],
+)  # fmt: skip
+def test_effort_is_what_the_model_has(model: str, effort: str, expected: dict[str, Any]) -> None:
+    """An effort where there is one, a budget before; and it can be switched off."""
+    request = ChatRequest(model=model, messages=[HI], reasoning_effort=effort)
+    sent = json.loads(encode(request).body)
+    del sent["model"], sent["messages"]
+    assert sent == {"max_tokens": DEFAULT_MAX_TOKENS, **expected}
+
+
+def test_effort_within_the_limit_and_beside_the_callers_own_words() -> None:
+    def sent(**fields: Any) -> dict[str, Any]:
+        request = ChatRequest(messages=[HI], reasoning_effort="high", **fields)
+        found: dict[str, Any] = json.loads(encode(request).body)
+        return found
+
+    limited = sent(model="claude-haiku-4-5", max_tokens=5000)
+    assert (limited["max_tokens"], limited["thinking"]["budget_tokens"]) == (5000, 4999)
+    own = {"type": "enabled", "budget_tokens": 3000}
+    assert sent(model="claude-haiku-4-5", extra={"thinking": own})["thinking"] == own
+    forced = sent(model="claude-opus-4-7", tools=[ADD], tool_choice="any")
+    assert forced["output_config"] == {"effort": "high"}
+    assert "thinking" not in forced  # the API takes no forced call with it
+
+
+def test_an_effort_that_the_model_has_not() -> None:
+    request = ChatRequest(model="claude-haiku-4-5", messages=[HI], reasoning_effort="extreme")
+    with pytest.raises(ConfigurationError, match="reasoning_effort is 'extreme': claude-haiku-4-5"):
+        encode(request)
 
 
 @pytest.mark.parametrize(("fields", "expected"), rows(PARAMETERS))

@@ -308,9 +308,13 @@ def by(provider: str, model: str | None, *content: Any) -> AIMessage:
     ],
 )
 def test_whose_reasoning_goes_back(model: str, said: AIMessage, kept: bool) -> None:
-    """It counts for its maker only, and unsigned for few."""
-    (_, content) = sent(HI, said, model=model, provider="bedrock")[1]
+    """It counts for its maker only, and unsigned for few. What another made is left out aloud."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (_, content) = sent(HI, said, model=model, provider="bedrock")[1]
     assert ("reasoningContent" in content[0]) is kept
+    foreign = not kept and said.response_metadata.get("model_name") is not None
+    assert [("reasoning of another provider" in str(w.message)) for w in caught] == [True] * foreign
 
 
 def test_what_other_providers_keep_for_themselves() -> None:

@@ -23,6 +23,7 @@ from decoding import (
     decode,
     decode_whole,
     events_of,
+    fold,
     json_mutants,
     samples,
     wire,
@@ -125,6 +126,17 @@ class TestSamples:
         assert keys == other.response_metadata.keys() - timings
         for key in keys:
             assert one.response_metadata[key] == other.response_metadata[key]
+
+    @each_good
+    def test_a_model_that_the_wire_does_not_name(self, sample: Sample) -> None:
+        """It is the one that was asked; what the wire says goes before that."""
+        told = decode(sample.dialect, sample.stream).message.response_metadata.get("model_name")
+        decoder = dialect(sample.dialect).Decoder(model="asked")
+        streamed = fold([*decoder.feed(sample.stream), *decoder.close()])
+        assert streamed.response_metadata["model_name"] == (told or "asked")
+        if sample.whole is not None:
+            whole = fold(dialect(sample.dialect).Decoder(model="asked").whole(sample.whole))
+            assert whole.response_metadata["model_name"] == (told or "asked")
 
     @pytest.mark.parametrize("sample", [s for s in samples("error") if s.whole], ids=ids)
     def test_an_error_in_a_body_is_the_same_error(self, sample: Sample) -> None:

@@ -32,18 +32,22 @@ def usage_cost(
     The sum, each price per million tokens:
 
         cache_read                                                       x cache_read_price
-        cache_creation                                                   x cache_write_price
+        cache_creation but for those                                     x cache_write_price
+        of them for an hour (ephemeral_1h_input_tokens)                  x twice the input_price
         audio in                                                         x input_audio_price
         the rest of input_tokens                                         x input_price
         reasoning                                                        x reasoning_price, if any
         audio out                                                        x output_audio_price
         the rest of output_tokens                                        x output_price
 
+    (The figure for an hour is Anthropic's, whose models alone have such caches.)
+
     Above the size of a tier in `price_tiers`, measured in input_tokens, all prices are the tier's.
 
     None where a price of tokens that were used is missing, where no tokens were reported, where
-    the details exceed their total, and for service tiers and cache lifetimes that have other
-    prices. Fees per request, search or tool are not in it.
+    the details exceed their total, and for service tiers that have other prices. The cost of a
+    message that broke off or was cancelled is that of the tokens which were reported until then
+    (see `usage_is_partial`). Fees per request, search or tool are not in it.
     """
     usage, metadata = _read(message_or_usage)
     if not usage or _has_other_prices(usage, metadata):
@@ -82,10 +86,7 @@ def _has_other_prices(usage: Mapping[str, Any], metadata: Mapping[str, Any]) -> 
     if metadata.get("service_tier") in _OTHER_PRICES or metadata.get("speed") == "fast":
         return True
     details = {**_details(usage, "input"), **_details(usage, "output")}
-    return any(
-        count and (key.startswith(_OTHER_PRICES) or key == "ephemeral_1h_input_tokens")
-        for key, count in details.items()
-    )
+    return any(count and key.startswith(_OTHER_PRICES) for key, count in details.items())
 
 
 def _details(usage: Mapping[str, Any], side: str) -> Mapping[str, Any]:
@@ -100,12 +101,20 @@ def _cost(usage: Mapping[str, Any], prices: Mapping[str, Any]) -> float | None:
         return None
     for key, count in tokens.items():
         price = prices.get(key)
-        if key == "reasoning_price" and price is None:
-            price = prices.get("output_price")
+        if price is None and key in _INSTEAD:
+            other, factor = _INSTEAD[key]
+            price = prices[other] * factor if other in prices else None
         if count < 0 or (count and price is None):
             return None
         total += count * (price or 0.0)
     return total / _MILLION
+
+
+#: What is paid where a profile has no price of its own, or cannot have: that many times another.
+_INSTEAD: Final = {
+    "reasoning_price": ("output_price", 1.0),
+    "cache_write_1h_price": ("input_price", 2.0),
+}
 
 
 def _tokens(usage: Mapping[str, Any]) -> dict[str, int]:
@@ -113,12 +122,14 @@ def _tokens(usage: Mapping[str, Any]) -> dict[str, int]:
     into, out = _details(usage, "input"), _details(usage, "output")
     read, audio_in = into.get("cache_read") or 0, into.get("audio") or 0
     # LangChain counts writes by lifetime, and then has `cache_creation` at 0.
-    written = into.get("cache_creation") or into.get("ephemeral_5m_input_tokens") or 0
+    hour, minutes = (into.get(f"ephemeral_{life}_input_tokens") or 0 for life in ("1h", "5m"))
+    written = into.get("cache_creation") or hour + minutes
     reasoning, audio_out = out.get("reasoning") or 0, out.get("audio") or 0
     return {
         "input_price": (usage.get("input_tokens") or 0) - read - written - audio_in,
         "cache_read_price": read,
-        "cache_write_price": written,
+        "cache_write_price": written - hour,
+        "cache_write_1h_price": hour,
         "input_audio_price": audio_in,
         "output_price": (usage.get("output_tokens") or 0) - reasoning - audio_out,
         "reasoning_price": reasoning,

@@ -18,12 +18,12 @@ from typing import Any, ClassVar, Final
 from ..chunks import AIMessageChunk
 from ..errors import StreamProtocolError
 from ..usage import UsageMetadata, make_usage, token_count
-from .anthropic_request import BODY_FIELDS, encode
+from .anthropic_request import BODY_FIELDS, URL_BLOCKS, encode
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, text_or_none
 from .sse import Frame
 
-__all__ = ["BODY_FIELDS", "NAME", "Decoder", "encode"]
+__all__ = ["BODY_FIELDS", "NAME", "URL_BLOCKS", "Decoder", "encode"]
 
 NAME: Final = "anthropic"
 
@@ -336,9 +336,16 @@ def read_usage(usage: dict[str, Any]) -> UsageMetadata:
     return make_usage(
         into,
         usage.get("output_tokens"),
-        input_details={"cache_read": read, "cache_creation": created},
+        input_details={"cache_read": read, "cache_creation": created, **_for_an_hour(usage)},
         output_details={"reasoning": details.get("thinking_tokens")},
     )
+
+
+def _for_an_hour(usage: dict[str, Any]) -> dict[str, int]:
+    """How much of what went into the cache stays there for an hour: it has a price of its own."""
+    lives = usage.get("cache_creation")
+    hour = token_count(lives.get("ephemeral_1h_input_tokens")) if isinstance(lives, dict) else None
+    return {"ephemeral_1h_input_tokens": hour} if hour else {}
 
 
 _EVENTS: Final[dict[Any, Any]] = {

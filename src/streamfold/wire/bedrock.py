@@ -35,13 +35,13 @@ from .bedrock_pieces import (
     read_usage,
     texts,
 )
-from .bedrock_request import BODY_FIELDS, encode
+from .bedrock_request import BODY_FIELDS, URL_BLOCKS, encode
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, error_fields, text_or_none
 from .eventstream import EventStreamFramer
 from .sse import Frame
 
-__all__ = ["BODY_FIELDS", "NAME", "Decoder", "encode"]
+__all__ = ["BODY_FIELDS", "NAME", "URL_BLOCKS", "Decoder", "encode"]
 
 NAME: Final = "bedrock"
 

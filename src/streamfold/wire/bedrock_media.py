@@ -11,7 +11,8 @@ from typing import Final
 from ..coercion import shown
 from ..content import Block
 from ..errors import ConfigurationError
-from .encoding import Turn, decoded_text, media, media_type, other_fields, unpacked
+from .encoding import Turn, other_fields
+from .media import decoded_text, media, media_type, unpacked
 
 __all__ = ["DIALECT", "MIME_TYPES", "encode_file", "encode_media", "encode_text", "with_names"]
 
@@ -119,7 +120,7 @@ def _source(block: Block, fields: Block) -> Block:
     if not value.startswith("s3://"):
         raise ConfigurationError(
             f"the {block.get('type')} block {shown(block)} has a url: {DIALECT} fetches only from "
-            "s3://..., so give base64 data and mime_type"
+            "s3://..., so give base64 data and mime_type, or fetch_media=True to have it fetched"
         )
     owner = fields.pop("bucketOwner", None) or fields.pop("bucket_owner", None)
     return {"s3Location": {"uri": value, **({"bucketOwner": owner} if owner else {})}}

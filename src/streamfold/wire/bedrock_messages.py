@@ -245,6 +245,7 @@ _UNSIGNED: Final = ("openai.gpt-oss", "amazon.nova-2", "deepseek.v3", "minimax",
 def _reasoning(block: Block, turn: _Turn) -> Block | None:
     extras = block.get("extras") or {}
     if not _same_maker(turn):
+        turn.dropped.note("reasoning of another provider")
         return None
     if "redacted_content" in extras:
         return {"reasoningContent": {"redactedContent": extras["redacted_content"]}}

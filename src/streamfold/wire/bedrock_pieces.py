@@ -77,9 +77,21 @@ def read_usage(usage: dict[str, Any], thinking_tokens: Any = None) -> UsageMetad
     return make_usage(
         into,
         _count(usage, "outputTokens"),
-        input_details={"cache_read": read, "cache_creation": written},
+        input_details={"cache_read": read, "cache_creation": written, **_for_an_hour(usage)},
         output_details={"reasoning": thinking_tokens if is_count(thinking_tokens) else None},
     )
+
+
+def _for_an_hour(usage: dict[str, Any]) -> dict[str, int]:
+    """How much of what went into the cache stays there for an hour: it has a price of its own."""
+    details = usage.get("cacheDetails")
+    hours = (
+        [d for d in details if isinstance(d, dict) and d.get("ttl") == "1h"]
+        if isinstance(details, list)
+        else []
+    )
+    hour = sum(_count(detail, "inputTokens") or 0 for detail in hours)
+    return {"ephemeral_1h_input_tokens": hour} if hour else {}
 
 
 def is_count(value: Any) -> bool:

@@ -17,10 +17,8 @@ botocore. What is sent:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import quote
 
 import msgspec
 
@@ -29,6 +27,7 @@ from ..content import Block
 from ..errors import ConfigurationError
 from .bedrock_media import DIALECT
 from .bedrock_messages import cache_point, conversation, without_tools
+from .claude import MAX_CACHE_MARKS, check_cache_marks, reasoning_fields
 from .encoding import (
     Dropped,
     FunctionTool,
@@ -39,9 +38,9 @@ from .encoding import (
     merged,
     read_choice,
 )
-from .request import ChatRequest, HTTPRequest
+from .request import ChatRequest, HTTPRequest, path_segment
 
-__all__ = ["BODY_FIELDS", "encode"]
+__all__ = ["BODY_FIELDS", "URL_BLOCKS", "encode"]
 
 EVENT_STREAM: Final = "application/vnd.amazon.eventstream"
 
@@ -83,6 +82,7 @@ def encode(request: ChatRequest) -> HTTPRequest:
     system = [*_system(extra.get("system")), *system]
     if "cache_control" in extra:
         _cache(extra["cache_control"], family, system, messages, tools)
+    check_cache_marks(_cache_points(system, messages, tools))
     body = {
         "messages": messages,
         "system": system,
@@ -96,7 +96,7 @@ def encode(request: ChatRequest) -> HTTPRequest:
     _check_tools(body, dropped)
     dropped.warn()
     return HTTPRequest(
-        path=f"/model/{quote(request.model, safe='')}/converse{'-stream' * request.stream}",
+        path=f"/model/{path_segment(request.model, 'model')}/converse{'-stream' * request.stream}",
         body=json_bytes(body),
         headers={"accept": EVENT_STREAM if request.stream else "application/json"},
     )
@@ -165,33 +165,6 @@ def _effort(request: ChatRequest, family: str) -> dict[str, Any]:
     return write(effort, family, request.max_tokens) if write else {}
 
 
-def _claude_effort(effort: str, family: str, max_tokens: int | None) -> dict[str, Any]:
-    if effort == "none":
-        return {"thinking": {"type": "disabled"}}
-    if not _BUDGETED.search(family):
-        return {"thinking": {"type": "adaptive"}, "output_config": {"effort": effort}}
-    budget = _BUDGETS.get(effort)
-    if budget is None:
-        raise ConfigurationError(
-            f"reasoning_effort is {effort!r}: {family} takes {', '.join(_BUDGETS)} or 'none'"
-        )
-    if max_tokens is not None:  # it counts towards max_tokens, and 1024 is the least
-        budget = max(1024, min(budget, max_tokens - 1))
-    return {"thinking": {"type": "enabled", "budget_tokens": budget}}
-
-
-#: Claude before 4.6 has a budget to think where later ones have an effort.
-_BUDGETED: Final = re.compile(r"claude-(3|[a-z]+-4-([015]\b|20\d\d))")
-_BUDGETS: Final = {
-    "minimal": 1024,
-    "low": 2048,
-    "medium": 8192,
-    "high": 16384,
-    "xhigh": 24576,
-    "max": 32000,
-}
-
-
 def _nova_effort(effort: str, family: str, max_tokens: int | None) -> dict[str, Any]:
     if effort == "none":
         return {"reasoningConfig": {"type": "disabled"}}
@@ -209,7 +182,7 @@ def _openai_effort(effort: str, family: str, max_tokens: int | None) -> dict[str
 #: How the makers' models are told how hard to think, by a part of their names. For all others
 #: there is the API's own `outputConfig.effort`.
 _EFFORTS: Final[dict[str, Callable[[str, str, int | None], dict[str, Any]]]] = {
-    "claude": _claude_effort,
+    "claude": reasoning_fields,
     "amazon.nova-2": _nova_effort,
     "openai.gpt-oss": _plain_effort,
     "openai.gpt-": _openai_effort,
@@ -401,7 +374,10 @@ def _check_tools(body: dict[str, Any], dropped: Dropped) -> None:
 
 # ---- caching -------------------------------------------------------------------------------------
 
-_MAX_CACHE_POINTS: Final = 4
+
+def _cache_points(system: list[Block], messages: list[Block], tools: dict[str, Any]) -> int:
+    everything = [system, *(message["content"] for message in messages), tools.get("tools", [])]
+    return sum(_is_point(block) for blocks in everything for block in blocks)
 
 
 def _cache(
@@ -414,8 +390,7 @@ def _cache(
     point = cache_point({} if nova else control)
     last = messages[-1]["content"] if messages else []
     places = [system, last, [] if nova else tools.get("tools", [])]
-    everything = [system, *(message["content"] for message in messages), tools.get("tools", [])]
-    left = _MAX_CACHE_POINTS - sum(_is_point(b) for blocks in everything for b in blocks)
+    left = MAX_CACHE_MARKS - _cache_points(system, messages, tools)
     for place in places:
         if left > 0 and place and not any(_is_point(block) for block in place):
             place.append(point)
@@ -424,3 +399,7 @@ def _cache(
 
 def _is_point(block: Block) -> bool:
     return "cachePoint" in block
+
+
+#: Kinds of blocks whose URLs go to the vendor, which fetches them.
+URL_BLOCKS: Final[frozenset[str]] = frozenset()

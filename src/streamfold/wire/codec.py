@@ -72,6 +72,8 @@ class Dialect(Protocol):
     Decoder: type[Decoder]
     #: Fields of the request body, besides the standard parameters, that are sent as they are.
     BODY_FIELDS: frozenset[str]
+    #: Kinds of blocks whose URLs go to the vendor, which fetches them.
+    URL_BLOCKS: frozenset[str]
 
     def encode(self, request: ChatRequest) -> HTTPRequest: ...
 
@@ -104,9 +106,16 @@ class Decoder:
     #: What `model_provider` says unless the vendor's row says otherwise.
     provider: ClassVar[str] = ""
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS, *, provider: str | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits = DEFAULT_LIMITS,
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+    ) -> None:
         self.limits = limits
         self.model_provider = provider or self.provider
+        self.asked_model = model  # the model that answered, where the wire names none
         self.error: StreamfoldError | None = None
         self.done = False
         self.finished = False
@@ -118,6 +127,7 @@ class Decoder:
         self._started = False
         self._closed = False
         self._id: str | None = None
+        self._model: str | None = None
         self._seed = uuid.uuid4().hex  # for the ids of calls, where the answer has no id either
         self._blocks = 0
         self._open: dict[tuple[str, Any], int] = {}
@@ -149,7 +159,9 @@ class Decoder:
         if self.error is not None or self._closed:
             return []
         self._closed = True
-        chunks = self._take(self._framer.close())
+        chunks: list[AIMessageChunk] = []
+        if not self.done:  # what was held back when the end marker came is behind it
+            chunks = self._take(self._framer.close())
         if self.error is None and not self.done:
             self.error = self._framer.error
         if self.error is None and not (self.done or self.finished):
@@ -244,7 +256,7 @@ class Decoder:
         to differ; any other value of a type that no vendor sends is an error of the answer."""
         try:
             reader(*args)
-        except (TypeError, ValueError, AttributeError, LookupError) as error:
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
             what = f"{type(error).__name__}: {error}"
             self.fail(StreamProtocolError(f"the answer has a value of an unknown shape ({what})"))
 
@@ -263,12 +275,14 @@ class Decoder:
 
     def start(self, id: str | None, model: str | None) -> None:
         """The answer's id and model. The first of each counts."""
-        if self._started and not (id and not self._id):
+        known = (self._id or not id) and (self._model or not model)
+        if self._started and known:
             return
         self._pending.append(
             MessageStart(id=id or None, model=model or None, provider=self.model_provider or None)
         )
         self._id = self._id or id
+        self._model = self._model or model
         self._started = True
 
     def text(self, text: str, key: Any = None) -> None:
@@ -368,6 +382,8 @@ class Decoder:
             self.end_block(kind, key)
         self._events.extend(self._pending)
         self._pending.clear()
+        if self.asked_model and not self._model:
+            metadata = {**(metadata or {}), "model_name": self.asked_model}
         if metadata:
             self._add(ProviderData(metadata))
         self._add(MessageEnd(text_or_none(reason)))
@@ -529,6 +545,7 @@ class Decoder:
             status=status,
             type=type,
             code=code,
+            answered=self._blocks > 0,
             provider=self.model_provider or None,
             retry_after=status_pause(error),
             **fields,
@@ -560,6 +577,7 @@ def error_fields(error: Any) -> tuple[str, str | None, str | None]:
             return error_fields(message)
         text = message if isinstance(message, str) and message else _dumps(error)
         type = error.get("type") or text_or_none(error.get("status"))  # Google calls it so
+        type = type or str(error.get("__type") or "").rpartition("#")[2]  # and AWS so
         return text, _word(type), status_reason(error) or _word(error.get("code"))
     return (error if isinstance(error, str) else _dumps(error)), None, None
 

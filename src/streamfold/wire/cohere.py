@@ -22,10 +22,10 @@ from ..deltas import Annotation, join_text
 from ..usage import UsageMetadata, make_usage
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, text_or_none
-from .cohere_request import BODY_FIELDS, encode
+from .cohere_request import BODY_FIELDS, URL_BLOCKS, encode
 from .sse import Frame
 
-__all__ = ["BODY_FIELDS", "NAME", "Decoder", "encode"]
+__all__ = ["BODY_FIELDS", "NAME", "URL_BLOCKS", "Decoder", "encode"]
 
 NAME: Final = "cohere"
 

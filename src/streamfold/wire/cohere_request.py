@@ -29,22 +29,19 @@ from ..messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 from .encoding import (
     Dropped,
     Turn,
-    decoded_text,
     function_tool,
     json_bytes,
     json_text,
-    media,
-    media_type,
     native_value,
     other_fields,
     read_choice,
     turns,
     unknown_part,
-    unpacked,
 )
+from .media import decoded_text, media, media_type, unpacked
 from .request import ChatRequest, HTTPRequest
 
-__all__ = ["encode"]
+__all__ = ["BODY_FIELDS", "URL_BLOCKS", "encode"]
 
 DIALECT: Final = "Cohere"
 
@@ -357,7 +354,9 @@ def _native_citation(note: Mapping[str, Any]) -> Block | None:
 
 
 def _reasoning(block: Block, turn: Turn, answer: _Answer) -> None:
-    if turn.own and block.get("reasoning"):
+    if not turn.own:
+        turn.dropped.note("reasoning of another provider")
+    elif block.get("reasoning"):
         answer.parts.append({"type": "thinking", "thinking": block["reasoning"]})
 
 
@@ -407,3 +406,6 @@ BODY_FIELDS: Final = frozenset(
         "top_k",
     }
 )
+
+#: Kinds of blocks whose URLs go to the vendor, which fetches them.
+URL_BLOCKS: Final[frozenset[str]] = frozenset({"image"})

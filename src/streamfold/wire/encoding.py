@@ -3,17 +3,19 @@ reckoning of what cannot be sent."""
 
 from __future__ import annotations
 
-import base64
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NoReturn
 
 import msgspec
+from msgspec.structs import replace
 
+from ..caching import CACHE_MARK
 from ..coercion import nearest, shown
-from ..content import KNOWN_BLOCK_TYPES, Block, data_or_url
+from ..content import KNOWN_BLOCK_TYPES, Block
 from ..errors import ConfigurationError
-from ..messages import BaseMessage, ToolMessage
+from ..messages import BaseMessage, HumanMessage, ToolMessage
+from .media import refuse_urls
 from .request import ChatRequest
 
 __all__ = [
@@ -22,19 +24,16 @@ __all__ = [
     "FunctionTool",
     "ToolChoice",
     "Turn",
-    "decoded_text",
     "function_tool",
     "json_bytes",
     "json_text",
-    "media",
-    "media_type",
     "merged",
     "native_value",
     "other_fields",
     "read_choice",
+    "tool_name",
     "turns",
     "unknown_part",
-    "unpacked",
 ]
 
 # ---- JSON ----------------------------------------------------------------------------------------
@@ -132,10 +131,75 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 def turns(request: ChatRequest, dropped: Dropped) -> list[Turn]:
-    """The messages of a request, each as a `Turn`."""
+    """The messages of a request, each as a `Turn`.
+
+    Two quirks are read here: `no_urls`, of vendors that fetch no media where others of their
+    dialect do, and `cache_marks`, of those that are told where the cache ends.
+    """
+    if "no_urls" in request.quirks:
+        refuse_urls(request.messages, request.provider)
     answered = _answered_calls(request.messages)
     is_response = dropped.dialect == RESPONSES
-    return [Turn(m, _is_own(m, request, is_response), answered, dropped) for m in request.messages]
+    messages = [_with_mark(message, request, dropped.dialect) for message in request.messages]
+    said = [(message, _is_own(message, request, is_response)) for message in messages]
+    for message, own in said:
+        if not own and _is_signed(message):
+            dropped.note("signatures of another provider")
+    return [Turn(message, own, answered, dropped) for message, own in _handed_on(said)]
+
+
+#: The dialects that read the cache mark of a message themselves.
+_MARKED: Final = frozenset({"Anthropic", "Bedrock Converse"})
+
+
+def _with_mark(message: BaseMessage, request: ChatRequest, dialect: str) -> BaseMessage:
+    """A message that `cache_prompt` marked, as this vendor is told: on its last text where the
+    quirk `cache_marks` says so; most need no telling."""
+    mark = message.extras.get(CACHE_MARK)
+    if mark is None or dialect in _MARKED:
+        return message
+    extras = {key: value for key, value in message.extras.items() if key != CACHE_MARK}
+    blocks = message.content_blocks
+    texts = [place for place, block in enumerate(blocks) if block.get("type") == "text"]
+    if "cache_marks" not in request.quirks or not texts:
+        return replace(message, extras=extras)
+    last = blocks[texts[-1]]
+    blocks[texts[-1]] = {**last, "extras": {CACHE_MARK: mark, **(last.get("extras") or {})}}
+    return replace(message, content=blocks, extras=extras)
+
+
+def _is_signed(message: BaseMessage) -> bool:
+    """Whether texts or calls have what only their maker can read. (Reasoning is noted where it is
+    encoded, for some of it is read elsewhere, too.)"""
+    blocks = message.content if isinstance(message.content, list) else ()
+    return any(
+        "signature" in key.lower() or key == "extra_content"
+        for block in blocks
+        if block.get("type") in ("text", "tool_call")
+        for key in block.get("extras") or ()
+    )
+
+
+def _handed_on(said: list[tuple[BaseMessage, bool]]) -> Iterable[tuple[BaseMessage, bool]]:
+    """Images that another provider made have no place in an answer here: they go to the head of
+    what the user says next. Where the user says nothing more, they are left to the encoder."""
+    images: list[Block] = []
+    asked = [place for place, (message, _) in enumerate(said) if isinstance(message, HumanMessage)]
+    for place, (message, own) in enumerate(said):
+        if images and isinstance(message, HumanMessage):
+            message = replace(message, content=[*images, *message.content_blocks])
+            images = []
+        elif not own and asked and place < asked[-1]:
+            made = [block for block in message.content_blocks if _is_image(block)]
+            if made:
+                images += [{k: v for k, v in b.items() if k not in ("id", "extras")} for b in made]
+                rest = [block for block in message.content if block not in made]
+                message = replace(message, content=rest)
+        yield message, own
+
+
+def _is_image(block: Block) -> bool:
+    return block.get("type") == "image" and bool(block.get("base64") or block.get("url"))
 
 
 #: The `dialect` of OpenAI's second API: what answers over it hold does not fit into the first.
@@ -148,7 +212,11 @@ def _is_own(message: BaseMessage, request: ChatRequest, is_response: bool) -> bo
     if maker is None:
         return True
     same_api = (made.get("object") == "response") is is_response
-    return same_api and request.provider in (None, maker)
+    return same_api and (request.provider is None or _vendor(request.provider) == _vendor(maker))
+
+
+def _vendor(name: str) -> str:
+    return "bedrock" if name == "bedrock_converse" else name  # two names of one vendor
 
 
 def _answered_calls(messages: Iterable[BaseMessage]) -> frozenset[str]:
@@ -195,50 +263,6 @@ def native_value(block: Block, turn: Turn) -> Block | None:
         return dict(value)
     turn.dropped.note(f"{value.get('type')} block of another provider")
     return None
-
-
-# ---- media ---------------------------------------------------------------------------------------
-
-
-def media(block: Block, dialect: str, *takes: str) -> tuple[str, str]:
-    """Which of `takes` (url, base64, ...) a media block has, and its value.
-
-    Raises ConfigurationError if it has none of them.
-    """
-    for kind in takes:
-        if block.get(kind):
-            return kind, str(block[kind])
-    raise ConfigurationError(
-        f"the {block.get('type')} block {shown(block)} cannot be sent: {dialect} expects "
-        f"{' or '.join(takes)} in it"
-    )
-
-
-def media_type(block: Block) -> str:
-    """The mime type of a block's base64 data. Raises ConfigurationError if it has none."""
-    mime_type = block.get("mime_type")
-    if not isinstance(mime_type, str) or "/" not in mime_type:
-        raise ConfigurationError(
-            f"the {block.get('type')} block has base64 data and the mime_type {mime_type!r}: "
-            "expected one such as 'image/png', 'audio/wav' or 'application/pdf'"
-        )
-    return mime_type
-
-
-def unpacked(block: Block) -> Block:
-    """A block whose url is a data URL, as one with base64 data; any other as it is."""
-    data = data_or_url(str(block.get("url") or ""))
-    return {**block, **data, "url": None} if "base64" in data else block
-
-
-def decoded_text(block: Block) -> str:
-    """The text in a block's base64 data. Raises ConfigurationError if it is not UTF-8."""
-    try:
-        return base64.b64decode(block["base64"], validate=True).decode()
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"the {block.get('type')} block has base64 data that is not UTF-8 text: {error}"
-        ) from None
 
 
 # ---- tools ---------------------------------------------------------------------------------------
@@ -299,7 +323,8 @@ def _schema_tool(schema: Mapping[str, Any]) -> FunctionTool:
     return FunctionTool(schema["title"], schema.get("description"), rest)
 
 
-def _tool_name(tool: Mapping[str, Any]) -> str | None:
+def tool_name(tool: Mapping[str, Any]) -> str | None:
+    """By what a `tool_choice` may name a tool: its name, or the type of a native one."""
     function = function_tool(tool)
     if function is not None:
         return function.name
@@ -375,9 +400,9 @@ def _choice_from_dict(choice: dict[str, Any]) -> ToolChoice:
 
 
 def _bound(choice: ToolChoice, tools: Sequence[Mapping[str, Any]]) -> ToolChoice:
-    names = [name for tool in tools if (name := _tool_name(tool))]
+    names = [name for tool in tools if (name := tool_name(tool))]
     for tool in tools:
-        if _tool_name(tool) == choice.name:
+        if tool_name(tool) == choice.name:
             return msgspec.structs.replace(choice, tool=dict(tool))
     raise ConfigurationError(
         f"tool_choice names {choice.name!r}, which is not bound: expected one of "

@@ -34,21 +34,22 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
+from operator import methodcaller
 from typing import Any, ClassVar, Final
 
 from ..chunks import AIMessageChunk
 from ..deltas import Annotation, TextDelta, join_text
 from ..errors import ContentFilterError, StreamProtocolError
-from ..usage import UsageMetadata, make_usage, token_count
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, text_or_none
 from .gemini_grounding import cite, merged_grounding
-from .gemini_request import BODY_FIELDS, encode
+from .gemini_request import BODY_FIELDS, URL_BLOCKS, encode
+from .gemini_usage import read_usage, short_chunks
 from .json_array import JSONArrayFramer
 from .partial_args import ArgsWriter
 from .sse import Frame, SSEFramer
 
-__all__ = ["BODY_FIELDS", "NAME", "Decoder", "encode"]
+__all__ = ["BODY_FIELDS", "NAME", "URL_BLOCKS", "Decoder", "encode"]
 
 NAME: Final = "gemini"
 
@@ -66,14 +67,14 @@ FINISH_REASONS: Final = {
     "IMAGE_PROHIBITED_CONTENT": "content_filter",
     "IMAGE_RECITATION": "content_filter",
     "LANGUAGE": "error",
-    "MALFORMED_FUNCTION_CALL": "error",
-    "MALFORMED_RESPONSE": "error",
-    "UNEXPECTED_TOOL_CALL": "error",
-    "TOO_MANY_TOOL_CALLS": "error",
-    "MISSING_THOUGHT_SIGNATURE": "error",
     "IMAGE_OTHER": "error",
     "NO_IMAGE": "error",
 }
+#: These say that the generation failed: what came before it is no answer.
+_FAILURES: Final = frozenset(
+    {"MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL"}
+    | {"TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE"}
+)
 
 #: Fields of a candidate that name sources.
 _SOURCE_FIELDS: Final = ("groundingMetadata", "citationMetadata", "urlContextMetadata")
@@ -84,6 +85,7 @@ _READ_CANDIDATE_FIELDS: Final = frozenset(
     {"content", "finishReason", "index", "avgLogprobs", "logprobsResult"} | set(_SOURCE_FIELDS)
 )
 _BOM: Final = b"\xef\xbb\xbf"
+_has_line_end: Final = methodcaller("__contains__", 0x0A)  # looked for as bytes, it takes longer
 
 
 class _Framer(SSEFramer):
@@ -146,11 +148,35 @@ class Decoder(BaseDecoder):
         return start
 
     def _take(self, complete: bytes) -> list[AIMessageChunk]:
-        chunks = super()._take(complete)
+        chunks = self._short(complete) if complete else None
+        if chunks is None:
+            chunks = super()._take(complete)
         if chunks:
             self._reads.append(chunks)
         self._chunks = []
         return chunks
+
+    def _learn(self, block: bytes, chunk: AIMessageChunk) -> None:
+        """No template: no two events are alike, for each has its usage."""
+
+    def _short(self, complete: bytes) -> list[AIMessageChunk] | None:
+        """The chunks of events that are all short ones; None if one is not, or if something waits
+        to be told with the next one."""
+        run = self._run
+        index = None if run is None or run in self._signed else self._open.get(run)
+        if index is None or run is None or run[0] != "text" or self.text_path is None:
+            return None
+        if self._half or self._pending or len(complete) > self.limits.event_bytes:
+            return None
+        if not (self._id and self._model):  # the next event may have what is missing
+            return None
+        separator, lead = self._framer.separator, b"data: "
+        if separator == JSONArrayFramer.separator:
+            lead = b""
+        payloads = complete[len(lead) : -len(separator)].split(separator + lead)
+        if not complete.startswith(lead) or (lead and any(map(_has_line_end, payloads))):
+            return None
+        return short_chunks(payloads, index, self._seen)
 
     def _frame(self, frame: Frame, chunks: list[AIMessageChunk]) -> None:
         self._chunks = chunks
@@ -198,9 +224,13 @@ class Decoder(BaseDecoder):
         self._report(candidate, _READ_CANDIDATE_FIELDS)
         self._logprobs(candidate)
         self._take_sources(candidate)
-        reason = candidate.get("finishReason")
-        if reason and not broken and (self._visible or reason != self._stop_reason):
-            self._end(str(reason))
+        reason = text_or_none(candidate.get("finishReason"))
+        if reason in _FAILURES and not broken:
+            told = text_or_none(candidate.get("finishMessage"))
+            text = told or f"the generation failed ({reason})"
+            self.fail(self.provider_failure({"message": text, "type": reason}))
+        elif reason and not broken and (self._visible or reason != self._stop_reason):
+            self._end(reason)
 
     def _end(self, reason: str | None) -> None:
         self._stop_reason = reason
@@ -500,23 +530,6 @@ _TOOL_NAMES: Final = {"GOOGLE_SEARCH_WEB": "google_search", "GOOGLE_SEARCH_IMAGE
 def _tool_name(call: dict[str, Any]) -> str:
     kind = str(call.get("toolType") or "")
     return _TOOL_NAMES.get(kind, kind.lower())
-
-
-def read_usage(usage: Mapping[str, Any]) -> UsageMetadata:
-    """Gemini counts what its own tools read, and what it thinks, apart from prompt and answer."""
-    used, thoughts = usage.get("toolUsePromptTokenCount"), usage.get("thoughtsTokenCount")
-    into = {"cache_read": usage.get("cachedContentTokenCount"), "tool_use": used}
-    out = {"reasoning": thoughts}
-    for details, found in ((into, "promptTokensDetails"), (out, "candidatesTokensDetails")):
-        for item in _list(usage, found):
-            details[str(item.get("modality")).lower()] = item.get("tokenCount")
-    return make_usage(
-        (token_count(usage.get("promptTokenCount")) or 0) + (token_count(used) or 0),
-        (token_count(usage.get("candidatesTokenCount")) or 0) + (token_count(thoughts) or 0),
-        usage.get("totalTokenCount"),
-        input_details=into,
-        output_details=out,
-    )
 
 
 #: Audio without a head of its own, whose samples may be cut anywhere.

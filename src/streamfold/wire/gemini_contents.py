@@ -27,18 +27,8 @@ from ..coercion import shown
 from ..content import KNOWN_BLOCK_TYPES, Block, standard_block
 from ..errors import ConfigurationError
 from ..messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
-from .encoding import (
-    Dropped,
-    Turn,
-    decoded_text,
-    media,
-    media_type,
-    native_value,
-    other_fields,
-    turns,
-    unknown_part,
-    unpacked,
-)
+from .encoding import Dropped, Turn, native_value, other_fields, turns, unknown_part
+from .media import decoded_text, media, media_type, unpacked
 from .request import ChatRequest
 
 __all__ = ["DIALECT", "conversation", "is_before_3"]
@@ -283,7 +273,10 @@ def _text(block: Block, turn: Turn) -> Block | None:
 
 def _reasoning(block: Block, turn: Turn) -> Block | None:
     """Thoughts go back to where they came from."""
-    if not turn.own or not _by_model(turn):
+    if not turn.own:
+        turn.dropped.note("reasoning of another provider")
+        return None
+    if not _by_model(turn):
         return None
     rest = other_fields(block, turn, "reasoning")
     rest = {key: value for key, value in rest.items() if key not in _FOREIGN}

@@ -29,7 +29,7 @@ from .encoding import Dropped, FunctionTool, ToolChoice, function_tool, json_byt
 from .gemini_contents import DIALECT, conversation, is_before_3
 from .request import ChatRequest, HTTPRequest
 
-__all__ = ["BODY_FIELDS", "encode"]
+__all__ = ["BODY_FIELDS", "URL_BLOCKS", "encode"]
 
 
 def encode(request: ChatRequest) -> HTTPRequest:
@@ -396,3 +396,6 @@ _FIELDS: Final = _CONFIG_FIELDS | _THINKING_FIELDS | _TOP_FIELDS
 
 #: Fields of the request body, besides the standard parameters, that are sent as they are.
 BODY_FIELDS: Final = _FIELDS | {_snake(name) for name in _FIELDS} | {"n", "top_logprobs"}
+
+#: Kinds of blocks whose URLs go to the vendor, which fetches them.
+URL_BLOCKS: Final[frozenset[str]] = frozenset({"image", "audio", "video", "file", "text-plain"})

@@ -14,6 +14,7 @@ one counts.
 
 from __future__ import annotations
 
+import math
 from io import BytesIO
 from typing import Any, ClassVar, Final, Literal
 
@@ -24,10 +25,10 @@ from ..usage import UsageMetadata, make_usage
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, text_or_none
 from .ndjson import NDJSONFramer, is_json
-from .ollama_request import BODY_FIELDS, encode
+from .ollama_request import BODY_FIELDS, URL_BLOCKS, encode
 from .sse import Frame
 
-__all__ = ["BODY_FIELDS", "NAME", "Decoder", "encode"]
+__all__ = ["BODY_FIELDS", "NAME", "URL_BLOCKS", "Decoder", "encode"]
 
 NAME: Final = "ollama"
 
@@ -106,6 +107,8 @@ class Decoder(BaseDecoder):
         know, or that must be reported, goes the complete way."""
         index = self._open.get(("text", None)) if self.text_path else None
         if index is None or self._half or self._pending or len(complete) > self.limits.event_bytes:
+            return None
+        if not self._model:  # the next line may name it
             return None
         chunks: list[AIMessageChunk] = []
         try:
@@ -239,4 +242,4 @@ def read_usage(usage: dict[str, Any]) -> UsageMetadata:
 
 
 def _count(value: Any) -> int | None:
-    return int(value) if isinstance(value, int | float) else None
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) else None

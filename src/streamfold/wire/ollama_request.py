@@ -30,21 +30,19 @@ from ..messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 from .encoding import (
     Dropped,
     Turn,
-    decoded_text,
     function_tool,
     json_bytes,
-    media,
     merged,
     native_value,
     other_fields,
     read_choice,
     turns,
     unknown_part,
-    unpacked,
 )
+from .media import decoded_text, media, unpacked
 from .request import ChatRequest, HTTPRequest
 
-__all__ = ["encode"]
+__all__ = ["BODY_FIELDS", "URL_BLOCKS", "encode"]
 
 DIALECT: Final = "Ollama"
 
@@ -315,11 +313,6 @@ def _file(block: Block, turn: Turn, parts: _Parts) -> None:
 
 def _image(block: Block, turn: Turn, parts: _Parts) -> None:
     block = unpacked(block)
-    if block.get("url") and not block.get("base64"):
-        raise ConfigurationError(
-            f"the image block {shown(block)} has a URL: Ollama fetches none, give the image itself "
-            "as base64"
-        )
     parts.images.append(media(block, DIALECT, "base64")[1])
 
 
@@ -344,7 +337,9 @@ def _native(block: Block, turn: Turn, parts: _Parts) -> None:
 
 
 def _reasoning(block: Block, turn: Turn, parts: _Parts) -> None:
-    if turn.own and block.get("reasoning"):
+    if not turn.own:
+        turn.dropped.note("reasoning of another provider")
+    elif block.get("reasoning"):
         parts.thinking.append(block["reasoning"])
 
 
@@ -406,3 +401,6 @@ BODY_FIELDS: Final = OPTIONS | {
     "top_logprobs",
     "truncate",
 }
+
+#: Kinds of blocks whose URLs go to the vendor, which fetches them.
+URL_BLOCKS: Final[frozenset[str]] = frozenset()

@@ -15,19 +15,25 @@ from ..chunks import AIMessageChunk
 from ..usage import UsageMetadata, make_usage
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, text_or_none
-from .openai_chat_request import BODY_FIELDS, encode
+from .openai_chat_request import BODY_FIELDS, URL_BLOCKS, encode
 from .sse import Frame
 
-__all__ = ["BODY_FIELDS", "NAME", "Decoder", "encode"]
+__all__ = ["BODY_FIELDS", "NAME", "URL_BLOCKS", "Decoder", "encode"]
 
 NAME: Final = "openai_chat"
 
 #: Vendors' finish reasons, normalised. A word that is not listed is kept as it came.
 FINISH_REASONS: Final = {
     "stop": "stop",
+    "eos_token": "stop",  # Text Generation Inference, and the next
+    "stop_sequence": "stop",
     "length": "length",
     "max_tokens": "length",
     "model_length": "length",  # Mistral: the context is full
+    "model_context_window_exceeded": "length",  # Z.ai, and the next two
+    "sensitive": "content_filter",
+    "network_error": "error",
+    "insufficient_system_resource": "error",  # DeepSeek
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",

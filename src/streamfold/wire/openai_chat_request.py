@@ -25,23 +25,20 @@ from .encoding import (
     Dropped,
     ToolChoice,
     Turn,
-    decoded_text,
     function_tool,
     json_bytes,
     json_text,
-    media,
-    media_type,
     merged,
     native_value,
     other_fields,
     read_choice,
     turns,
     unknown_part,
-    unpacked,
 )
+from .media import decoded_text, media, media_type, unpacked
 from .request import ChatRequest, HTTPRequest
 
-__all__ = ["encode"]
+__all__ = ["BODY_FIELDS", "URL_BLOCKS", "encode"]
 
 DIALECT: Final = "Chat Completions"
 
@@ -289,12 +286,19 @@ def _assistant(turn: Turn) -> dict[str, Any]:
     else:
         for block in message.content:
             _answer_block(block, turn, answer)
+    if turn.own:
+        told = getattr(message, "response_metadata", {})
+        answer.fields.update({key: told[key] for key in _RETURNED if key in told})
     sent = {"role": message.role, **answer.fields, **message.extras, **_name(message)}
     sent["content"] = _answer_content(answer)
     for key, blocks in (("tool_calls", answer.calls), ("images", answer.images)):
         if blocks:
             sent[key] = blocks
     return sent
+
+
+#: Fields beside what was said that the vendor wants back: Gemini's, with the signatures of thoughts.
+_RETURNED: Final = ("extra_content",)
 
 
 def _answer_content(answer: _Answer) -> Any:
@@ -324,6 +328,7 @@ def _reasoning(block: Block, turn: Turn, answer: _Answer) -> None:
     extras = block.get("extras") or {}
     field, text = extras.get("field"), block.get("reasoning") or ""
     if not turn.own:
+        turn.dropped.note("reasoning of another provider")
         return
     if field == "thinking" and text:  # Mistral: a part of the content
         thought = {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
@@ -400,3 +405,6 @@ BODY_FIELDS: Final = frozenset(
     "structured_outputs echo safety_model prompt_mode random_seed keep_alive options "
     "min_tokens ignore_eos length_penalty best_of use_beam_search".split()
 )
+
+#: Kinds of blocks whose URLs go to the vendor, which fetches them.
+URL_BLOCKS: Final[frozenset[str]] = frozenset({"image", "video"})

@@ -23,15 +23,15 @@ from typing import Any, ClassVar, Final
 
 from ..chunks import AIMessageChunk
 from ..deltas import ProviderData
-from ..errors import ContentFilterError
+from ..errors import BLOCKED
 from .codec import error_fields, text_or_none
 from .openai_chat import read_usage
 from .openai_responses_calls import CallDecoder, as_list, as_object, place
 from .openai_responses_items import CLIENT_CALLS, RESULT_FIELDS, Item, citation, item_fields
-from .openai_responses_request import BODY_FIELDS, encode, use_responses
+from .openai_responses_request import BODY_FIELDS, URL_BLOCKS, encode, use_responses
 from .sse import Frame
 
-__all__ = ["BODY_FIELDS", "NAME", "Decoder", "encode", "use_responses"]
+__all__ = ["BODY_FIELDS", "NAME", "URL_BLOCKS", "Decoder", "encode", "use_responses"]
 
 NAME: Final = "openai_responses"
 
@@ -156,13 +156,10 @@ class Decoder(CallDecoder):
     def _fail(self, error: Any, response: dict[str, Any] | None) -> None:
         message, kind, code = error_fields(error)
         kind = _OVERLOADED.get(code or "", kind)
-        if code in _BLOCKED or (code or "").startswith(_INVALID):
+        if (code or "").lower() in BLOCKED or (code or "").startswith(_INVALID):
             kind = kind or "invalid_request_error"
         told = {"message": message, "type": kind, "code": code}
-        failure = self.provider_failure(told, model=text_or_none((response or {}).get("model")))
-        if code in _BLOCKED and not self._blocks:
-            failure = ContentFilterError(failure.message, **vars(failure))
-        self.fail(failure)
+        self.fail(self.provider_failure(told, model=text_or_none((response or {}).get("model"))))
 
     # ---- items -----------------------------------------------------------------------------------
 
@@ -378,11 +375,7 @@ _PROGRESS_FIELDS: Final = frozenset(
 _DELTA_FIELDS: Final = _PROGRESS_FIELDS | {"delta", "logprobs"}
 _PART_FIELDS: Final = frozenset({"type", "text", "annotations", "logprobs"})
 
-#: Codes of errors that mean a content filter, and how those begin that mean a bad request.
-_BLOCKED: Final = frozenset(
-    {"content_filter", "content_policy_violation", "image_content_policy_violation"}
-    | {"bio_policy", "cyber_policy", "misalignment_policy_violation"}
-)
+#: How codes of errors begin that mean a bad request.
 _INVALID: Final = (
     "context_length_exceeded",
     "empty_image",

@@ -152,6 +152,9 @@ def _text(block: Block, turn: Turn, answer: _Answer) -> None:
 
 def _reasoning(block: Block, turn: Turn, answer: _Answer) -> None:
     """Reasoning goes back to who sent it; without an id or its encrypted form it says nothing."""
+    if not turn.own:
+        turn.dropped.note("reasoning of another provider")
+        return
     fields = _extras(block, turn)
     kind = fields.pop("type", "summary_text")
     if not ("id" in fields or "encrypted_content" in fields):

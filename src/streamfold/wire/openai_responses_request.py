@@ -33,23 +33,20 @@ from .encoding import (
     Dropped,
     ToolChoice,
     Turn,
-    decoded_text,
     function_tool,
     json_bytes,
-    media,
-    media_type,
     merged,
     native_value,
     other_fields,
     read_choice,
     turns,
     unknown_part,
-    unpacked,
 )
+from .media import decoded_text, media, media_type, unpacked
 from .openai_responses_answer import NATIVE_ITEMS, answer_items
 from .request import ChatRequest, HTTPRequest
 
-__all__ = ["BODY_FIELDS", "encode", "use_responses"]
+__all__ = ["BODY_FIELDS", "URL_BLOCKS", "encode", "use_responses"]
 
 #: This API's own parts of messages, passed on as they are.
 NATIVE_PARTS: Final = frozenset(
@@ -348,14 +345,14 @@ def _text(block: Block, turn: Turn) -> Block:
 _MEDIA_FIELDS: Final = ("url", "base64", "file_id", "mime_type")
 
 
-def _data_url(block: Block) -> str:
-    return f"data:{media_type(block)};base64,{block['base64']}"
+def _data_url(block: Block, dialect: str = "") -> str:
+    return f"data:{media_type(block, dialect)};base64,{block['base64']}"
 
 
 def _image(block: Block, turn: Turn) -> Block:
     kind, value = media(block, RESPONSES, "url", "base64", "file_id")
     name = "file_id" if kind == "file_id" else "image_url"
-    source = {name: _data_url(block) if kind == "base64" else value}
+    source = {name: _data_url(block, RESPONSES) if kind == "base64" else value}
     return {"type": "input_image", **source, **other_fields(block, turn, *_MEDIA_FIELDS)}
 
 
@@ -451,3 +448,6 @@ BODY_FIELDS: Final = frozenset(
     "include_reasoning models plugins presence_penalty frequency_penalty provider route "
     "search_parameters session_id top_k transforms".split()
 )
+
+#: Kinds of blocks whose URLs go to the vendor, which fetches them.
+URL_BLOCKS: Final[frozenset[str]] = frozenset({"image", "file", "text-plain"})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
+from ..errors import ConfigurationError
 from ..messages import BaseMessage
 
-__all__ = ["ChatRequest", "HTTPRequest"]
+__all__ = ["ChatRequest", "HTTPRequest", "path_segment"]
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,3 +51,11 @@ class HTTPRequest(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     body: bytes
     headers: dict[str, str] = {}
+
+
+def path_segment(value: str, name: str) -> str:
+    """`value` as one segment of a path, whatever is in it. Raises ConfigurationError for what no
+    quoting keeps in its place: nothing, and dots alone, which mean another segment."""
+    if value in ("", ".", ".."):
+        raise ConfigurationError(f"{name} is {value!r}: expected a name")
+    return quote(value, safe="")
