@@ -8,11 +8,14 @@ import contextvars
 import gc
 import json
 import os
+import random
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,14 @@ import anyio.to_thread
 import pytest
 
 import streamfold
-from streamfold import init_chat_model
-from streamfold.errors import ConfigurationError, InvalidRequestError, RateLimitError
+from streamfold import Timeouts, ToolMessage, init_chat_model, runnable, tool
+from streamfold.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    RateLimitError,
+    RequestTimeoutError,
+)
+from streamfold.net import transport
 from streamfold.testing import LoopbackServer, Reply, Request
 
 SRC = str(Path(streamfold.__file__).parents[1])
@@ -323,7 +332,6 @@ def test_results_before_a_failure_are_handed_out(server: Echo, mode: str) -> Non
         ("a", None, "expected a list"),
         ({"a": 1}, None, "expected a list"),
         (None, None, "expected a list"),
-        (iter(["a"]), None, "expected a list"),
     ],
 )
 def test_what_cannot_be_a_batch(
@@ -517,3 +525,403 @@ def test_a_thousand(server: Echo, mode: str, method: str) -> None:
     inputs = [str(number) for number in range(1000)]
     assert texts_of(method, mode, model_at(server), inputs) == inputs
     assert server.connections <= 64
+
+
+# ---- inputs that come as they come ---------------------------------------------------------------
+
+
+def counted(count: int, pulled: list[int]) -> Iterator[str]:
+    for number in range(count):
+        pulled.append(number)
+        yield str(number)
+
+
+async def counted_async(count: int, pulled: list[int]) -> AsyncIterator[str]:
+    try:
+        for item in counted(count, pulled):
+            await anyio.lowlevel.checkpoint()
+            yield item
+    finally:
+        pulled.append(-1)
+
+
+SOURCES = pytest.mark.parametrize("source", [counted, counted_async])
+
+
+@MODES
+@METHODS
+@SOURCES
+def test_inputs_from_generators(server: Echo, mode: str, method: str, source: Any) -> None:
+    """They are as good as a list; an async one is closed at the end."""
+    pulled: list[int] = []
+    found = texts_of(method, mode, model_at(server), source(100, pulled))
+    assert found == [str(number) for number in range(100)]
+    assert pulled == [*range(100), *([-1] if source is counted_async else [])]
+
+
+@MODES
+@METHODS
+@pytest.mark.parametrize("inputs", [range(5), {0, 1, 2, 3, 4}, dict.fromkeys(range(5)).keys()])
+def test_any_iterable(mode: str, method: str, inputs: Any) -> None:
+    """What can be iterated over is a batch."""
+    found = results(method, mode, runnable(lambda number: number), inputs)
+    assert found == [0, 1, 2, 3, 4]
+
+
+def results(method: str, mode: str, target: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    """What either method gives, in the order of the inputs."""
+    found: dict[int, Any] = {}
+
+    async def main() -> None:
+        with anyio.fail_after(60):
+            if method == "batch":
+                found.update(enumerate(await target.abatch(inputs, *args, **kwargs)))
+            else:
+                async for index, one in target.abatch_as_completed(inputs, *args, **kwargs):
+                    found[index] = one
+
+    if mode != "sync":
+        anyio.run(main, backend=mode)
+    elif method == "batch":
+        found.update(enumerate(target.batch(inputs, *args, **kwargs)))
+    else:
+        found.update(target.batch_as_completed(inputs, *args, **kwargs))
+    return [found[index] for index in range(len(found))]
+
+
+@MODES
+@METHODS
+def test_tools_and_structured_models(server: Echo, mode: str, method: str, tmp_path: Path) -> None:
+    """Whatever can be called can be called for many inputs, with a journal, too."""
+
+    @tool
+    def double(number: int) -> int:
+        """Twice as much."""
+        return number * 2
+
+    call = {"name": "double", "args": {"number": 3}, "id": "c1", "type": "tool_call"}
+    inputs = [{"number": 1}, 2, call]
+    found = results(method, mode, double, inputs, journal=tmp_path / "tools")
+    assert found == [2, 4, ToolMessage("6", tool_call_id="c1", name="double")]
+    assert results(method, mode, double, inputs, journal=tmp_path / "tools") == found
+
+    schema = {"title": "Any", "type": "object", "properties": {"a": {"type": "integer"}}}
+    model = model_at(server).with_structured_output(schema, method="json_mode")
+    assert results(method, mode, model, ['{"a": 1}', '{"a": 2}']) == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.anyio
+@SOURCES
+@pytest.mark.parametrize("limit", [1, 3])
+async def test_no_input_before_its_turn(source: Any, limit: int) -> None:
+    """As many inputs are out as calls may be in flight, also if the consumer takes its time."""
+    pulled: list[int] = []
+    same = runnable(echo)
+    taken = 0
+    async for _ in same.abatch_as_completed(source(8, pulled), {"max_concurrency": limit}):
+        taken += 1
+        await anyio.wait_all_tasks_blocked()
+        assert len([number for number in pulled if number >= 0]) <= taken + limit
+    assert taken == 8
+
+
+async def echo(item: Any) -> Any:
+    await anyio.lowlevel.checkpoint()
+    return item
+
+
+@pytest.mark.anyio
+@SOURCES
+async def test_a_break_leaves_the_rest_of_the_inputs(source: Any) -> None:
+    """Nobody pulls what nobody asks for; an async generator is closed."""
+    pulled: list[int] = []
+    same = runnable(echo)
+    async with same.abatch_as_completed(source(1000, pulled), {"max_concurrency": 2}) as batch:
+        async for _ in batch:
+            break
+    assert len(pulled) <= 5
+    assert (pulled[-1] == -1) == (source is counted_async)
+
+
+@MODES
+@METHODS
+@pytest.mark.parametrize("how", ["plain", "async"])
+def test_inputs_that_fail(mode: str, method: str, how: str) -> None:
+    """An error of the inputs is raised as it is, after the calls were cancelled."""
+    ended: list[str] = []
+
+    @runnable
+    async def hang(item: str) -> str:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append(item)
+        raise AssertionError
+
+    def plain() -> Iterator[str]:
+        yield "a"
+        yield "b"
+        raise LookupError("no more")
+
+    async def slowly() -> AsyncIterator[str]:
+        for item in plain():
+            await anyio.sleep(0.01)
+            yield item
+
+    with pytest.raises(LookupError, match="no more"):
+        results(method, mode, hang, slowly() if how == "async" else plain())
+    expected = [] if (mode, method, how) == ("sync", "batch", "plain") else ["a", "b"]
+    assert sorted(ended) == expected
+
+
+def test_a_generator_runs_in_the_thread_it_belongs_to(server: Echo) -> None:
+    """The rows of a database, say, may be read only where it was opened."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as db, model_at(server) as model:
+        db.execute("CREATE TABLE questions AS SELECT 'a' AS text UNION SELECT 'b'")
+        rows = db.execute("SELECT text FROM questions ORDER BY text")
+        assert [shown(one) for one in model.batch(text for (text,) in rows)] == ["a", "b"]
+
+
+@MODES
+@METHODS
+def test_a_config_list_needs_a_number_of_inputs(mode: str, method: str) -> None:
+    """For a generator, one config holds for all; a list cannot be matched with it."""
+    with pytest.raises(ConfigurationError, match="whose number is not known"):
+        results(method, mode, runnable(echo), counted_async(2, []), [{}, {}])
+    given = {"tags": ["a"], "run_id": "12345678123456781234567812345678"}
+    assert results(method, mode, runnable(echo), counted_async(2, []), given) == ["0", "1"]
+
+
+async def wordy(number: int) -> str:
+    """300 bytes, which nobody may keep."""
+    return f"{number} " * 50
+
+
+async def numbers(count: int) -> AsyncIterator[int]:
+    for number in range(count):
+        yield number
+
+
+@pytest.mark.anyio
+async def test_flat_memory() -> None:
+    """The memory of a batch does not depend on how many inputs there are."""
+    count, seen, early = 5_000, 0, 0
+    tracemalloc.start()
+    try:
+        async for _index, _text in runnable(wordy).abatch_as_completed(numbers(count)):
+            seen += 1
+            if seen == count // 10:
+                early, _ = tracemalloc.get_traced_memory()
+                tracemalloc.reset_peak()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert seen == count
+    assert peak < early + 300_000
+
+
+@pytest.mark.matrix
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_million(backend: str) -> None:
+    """The same, as the operating system sees it."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    async def main() -> None:
+        count, seen, early = 1_000_000, 0, 0
+        async for _index, _text in runnable(wordy).abatch_as_completed(numbers(count)):
+            seen += 1
+            if seen == count // 10:
+                early = resident()
+        assert seen == count
+        assert resident() < early + 20_000_000
+
+    anyio.run(main, backend=backend)
+
+
+@MODES
+def test_results_on_the_error_of_a_stream_of_inputs(mode: str) -> None:
+    """Where nobody knows how many there will be, it has those that were not handed out."""
+
+    @runnable
+    async def fail_at_30(item: str) -> str:
+        await anyio.lowlevel.checkpoint()
+        if item == "30":
+            raise LookupError(item)
+        return item
+
+    handed: dict[int, str] = {}
+
+    async def main() -> None:
+        async for index, one in fail_at_30.abatch_as_completed(counted_async(100, [])):
+            handed[index] = one
+
+    def sync() -> None:
+        handed.update(fail_at_30.batch_as_completed(counted_async(100, [])))
+
+    with pytest.raises(LookupError) as caught:
+        sync() if mode == "sync" else anyio.run(main, backend=mode)
+    left: dict[int, str] = caught.value.finished  # type: ignore[attr-defined]
+    assert not handed.keys() & left.keys()
+    assert {**handed, **left}.keys() >= set(range(30))
+    assert 30 not in {**handed, **left}
+
+
+# ---- the limit of a model ------------------------------------------------------------------------
+
+
+@MODES
+def test_max_in_flight_holds_over_nested_batches(mode: str) -> None:
+    """Batches in batches, copies and structured models share the places of one model."""
+    with Echo(delay=0.02) as server:
+        model = model_at(server, max_in_flight=3)
+        copies = [model, model.bind(temperature=0.5), model.with_config(tags=["a"])]
+
+        @runnable
+        async def inner(number: int) -> list[str]:
+            copy = copies[number % 3]
+            return [shown(one) for one in await copy.abatch([f"{number} {n}" for n in range(5)])]
+
+        found = results("batch", mode, inner, range(6))
+        assert found == [[f"{number} {n}" for n in range(5)] for number in range(6)]
+        assert server.most == 3
+
+
+def test_max_in_flight_holds_over_threads_and_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One model, three kinds of loops at once, and no more than its places are ever taken."""
+    tries, lock = transport._tries, threading.Lock()
+    busy: list[int] = [0, 0]
+
+    async def counting(call: Any, clock: Any = None) -> AsyncIterator[Any]:
+        with lock:
+            busy[0] += 1
+            busy[1] = max(busy)
+        try:
+            async with contextlib.aclosing(tries(call, clock)) as batches:
+                async for batch in batches:
+                    yield batch
+        finally:
+            with lock:
+                busy[0] -= 1
+
+    monkeypatch.setattr(transport, "_tries", counting)
+    with Echo(delay=0.01) as server:
+        model = model_at(server, max_in_flight=2)
+
+        async def main() -> None:
+            await model.abatch(["a"] * 6)
+            await model.aclose()
+
+        modes = [(anyio.run, (main,), {"backend": name}) for name in ("asyncio", "trio")]
+        calls: list[Any] = [*modes, *modes, (model.batch, (["a"] * 6,), {})]
+        threads = [threading.Thread(target=f, args=a, kwargs=k) for f, a, k in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        model.close()
+        assert len(server.requests) == 30
+    assert busy == [0, 2]
+
+
+@pytest.mark.anyio
+async def test_a_stream_counts_until_it_is_closed(server: Echo) -> None:
+    """Its place is free again when it is left, and not before."""
+    model = model_at(server, max_in_flight=1)
+    async with model.astream("hang") as stream, anyio.create_task_group() as group:
+        group.start_soon(anext, stream)
+        await anyio.to_thread.run_sync(server.wait_for, lambda: len(server.requests) == 1)
+        with anyio.move_on_after(0.05) as scope:
+            await model.ainvoke("a")
+        assert scope.cancelled_caught
+        assert len(server.requests) == 1
+        group.cancel_scope.cancel()
+    with anyio.fail_after(5):
+        assert (await model.ainvoke("b")).text == "b"
+    await model.aclose()
+
+
+@pytest.mark.anyio
+async def test_the_wait_for_a_place_is_part_of_the_call(server: Echo) -> None:
+    """The total limit of a call holds while it waits for the others."""
+    patient = model_at(server, max_in_flight=1)
+    hasty = patient.bind(timeout=Timeouts(total=0.05))
+    async with anyio.create_task_group() as group:
+        group.start_soon(patient.ainvoke, "hang")
+        await anyio.to_thread.run_sync(server.wait_for, lambda: len(server.requests) == 1)
+        with pytest.raises(RequestTimeoutError) as caught:
+            await hasty.ainvoke("a")
+        assert caught.value.limit == "total"
+        group.cancel_scope.cancel()
+    await patient.aclose()
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True, "many"])
+def test_no_number_of_places(server: Echo, limit: Any) -> None:
+    with pytest.raises(ConfigurationError, match="max_in_flight is"):
+        model_at(server, max_in_flight=limit)
+    with pytest.raises(ConfigurationError, match="belongs to the model"):
+        model_at(server).bind(max_in_flight=2)
+
+
+def test_another_limit_is_another_queue(server: Echo) -> None:
+    """A copy with a limit of its own does not share places; one with the same does."""
+    model = model_at(server, max_in_flight=2)
+    assert model.model_copy(update={"temperature": 1})._in_flight is model._in_flight
+    assert model.model_copy(update={"max_in_flight": 3})._in_flight.size == 3
+
+
+# ---- many, and some of them cancelled ------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_nothing_is_left_of_many() -> None:
+    """500 batches at once, left, cancelled and failing at random, leave no task and no place."""
+    rng = random.Random(7)
+    before, running = tasks(), 0
+
+    @runnable
+    async def work(item: tuple[float, float]) -> float:
+        nonlocal running
+        pause, fate = item
+        running += 1
+        try:
+            await anyio.sleep(pause)
+            if fate < 0.1:
+                raise LookupError(fate)
+            return fate
+        finally:
+            running -= 1
+
+    @runnable
+    async def nested(given: tuple[Any, bool]) -> Any:
+        inputs, keep = given
+        return await work.abatch(inputs, return_exceptions=keep)
+
+    def items() -> list[tuple[float, float]]:
+        return [(rng.random() / 50, rng.random()) for _ in range(rng.randrange(1, 6))]
+
+    async def one(way: int) -> None:
+        inputs, keep = items(), rng.random() < 0.5
+        with anyio.move_on_after(rng.random() / 20), contextlib.suppress(LookupError):
+            if way == 0:
+                await work.abatch(inputs, return_exceptions=keep)
+            elif way == 1:
+                async for _ in work.abatch_as_completed(inputs, return_exceptions=keep):
+                    if rng.random() < 0.3:
+                        break
+            else:
+                await nested.abatch([(inputs, keep)] * 2)
+
+    async with anyio.create_task_group() as group:
+        for number in range(500):
+            group.start_soon(one, number % 3)
+    gc.collect()
+    for _ in range(100):
+        if running == 0 and tasks() <= before:
+            break
+        await anyio.sleep(0.01)
+    assert (running, max(tasks(), before)) == (0, before)

@@ -1,87 +1,206 @@
 """Many calls at once, under a limit and in one structure: none outlives the batch.
 
-`abatch` is a task group. `BatchStream` hands results out while calls run, so its task group lives
-in a supervisor task of its own: a task group must not span a `yield`.
+`Batch` is a task group in one task, which pulls an input only when there is a slot for its call. So
+inputs may come from anywhere and be any number: no more of them are in memory than calls may be in
+flight. A slot is given back when the result is taken. `BatchStream` hands results out while calls
+run, so its task group lives in a supervisor task of its own: a task group must not span a `yield`.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+    Sized,
+)
+from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import copy_context
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
-from .config import DEFAULT_CONCURRENCY, config_for_each
+from .config import DEFAULT_CONCURRENCY, RunnableConfig, config_for_each, merge_configs
 from .errors import ConfigurationError
+from .journal import MISSING, Journal, NoJournal, checked_path, opened
+from .progress import progress_for
+from .stored import Stored, fingerprint
 
-__all__ = ["BatchStream", "abatch", "spawn"]
+__all__ = ["Batch", "BatchStream", "Configs", "Inputs", "in_hand", "spawn"]
 
-Invoke = Callable[..., Awaitable[Any]]
-Configs = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+Configs: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+Inputs: TypeAlias = Iterable[Any] | AsyncIterable[Any]
 
 
-def _checked_inputs(inputs: Any) -> list[Any]:
-    if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Sequence):
+def _check_inputs(inputs: Any) -> None:
+    several = isinstance(inputs, Iterable | AsyncIterable)
+    if isinstance(inputs, str | bytes | bytearray | Mapping) or not several:
         raise ConfigurationError(
-            f"the inputs of a batch are {type(inputs).__name__} ({inputs!r:.60}): expected a list"
+            f"the inputs of a batch are {type(inputs).__name__} ({inputs!r:.60}): expected a list "
+            "or any other iterable, async or not"
         )
+
+
+def in_hand(inputs: Inputs) -> Inputs:
+    """`inputs`, a plain generator as a list: it is run here, in the thread to which it may belong
+    (as a database's cursor does)."""
+    _check_inputs(inputs)
+    if isinstance(inputs, AsyncIterable | Sized):
+        return inputs
     return list(inputs)
 
 
-class _Runner:
-    """The calls of a batch: runs each under the limit and reports ``(index, result, failed)``."""
+class Batch:
+    """The calls of a batch. `finished` has the results so far, by index; of inputs whose number
+    nobody knows, only those that were not taken by whoever they were handed to."""
 
     def __init__(
         self,
-        invoke: Invoke,
-        inputs: Sequence[Any],
+        runnable: Any,
+        inputs: Inputs,
         config: Configs,
+        *,
         return_exceptions: bool,
+        progress: Any,
+        journal: Any,
         kwargs: Mapping[str, Any],
-        own_config: Mapping[str, Any],
     ) -> None:
-        self.inputs = _checked_inputs(inputs)
-        self.configs = config_for_each(config, len(self.inputs))
-        self._concurrency = _concurrency(*self.configs[:1], own_config)
+        _check_inputs(inputs)
         self.finished: dict[int, Any] = {}
-        self._invoke = invoke
-        self._kwargs = kwargs
+        self._runnable = runnable
+        self._inputs = inputs
+        self._total = len(inputs) if isinstance(inputs, Sized) else None
+        self._configs = config_for_each(config, self._total)
+        self._config_varies = isinstance(config, Sequence)
         self._keep_errors = return_exceptions
+        self._path = checked_path(journal)
+        self._progress = progress_for(progress, self._total)
+        self._kwargs = kwargs
+        self._failure: Exception | None = None
 
-    async def run(self, done: Callable[[int, Any], Awaitable[None]] | None = None) -> None:
-        """Run all calls. Raises the first failure, after the others were cancelled, unless errors
-        are kept as results."""
-        if not self.inputs:
+    async def collect(self) -> list[Any]:
+        """Run all calls; the results in the order of the inputs."""
+        await self.run(lambda index, result: self._slots.release_on_behalf_of(index))
+        return [self.finished[index] for index in range(len(self.finished))]
+
+    def taken(self, index: int) -> None:
+        """A result that was handed out has been taken: there is room for another call."""
+        self._slots.release_on_behalf_of(index)
+        if self._total is None:
+            del self.finished[index]
+
+    async def run(self, hand_out: Callable[[int, Any], None]) -> None:
+        """Run all calls; `hand_out` gets each result and gives back its slot, in time.
+
+        Raises the first failure, after the others were cancelled, unless errors are results.
+        """
+        if self._total == 0:
+            await self._progress.end()
             return
-        failure: list[Exception] = []
-        slots = anyio.CapacityLimiter(self._concurrency)
+        self._hand_out = hand_out
+        self._slots = anyio.CapacityLimiter(_concurrency(self._configs(0), self._runnable._config))
+        try:
+            async with self._opened() as self._journal, self._progress:
+                async with anyio.create_task_group() as self._group:
+                    await self._begin_all()
+                if self._failure is not None:
+                    raise self._failure
+        except Exception as error:
+            error.finished = self.finished  # type: ignore[attr-defined]
+            raise
 
-        async def one(index: int) -> None:
-            try:
-                result = await self._invoke(self.inputs[index], self.configs[index], **self._kwargs)
-            except Exception as error:
-                if not self._keep_errors:
-                    failure.append(error)
-                    group.cancel_scope.cancel()
-                    return
-                result = error
-            slots.release_on_behalf_of(index)
-            self.finished[index] = result
-            if done is not None:
-                await done(index, result)
+    # ---- one item --------------------------------------------------------------------------------
 
-        async with anyio.create_task_group() as group:
-            for index in range(len(self.inputs)):  # in their order, and no task before its turn
-                await slots.acquire_on_behalf_of(index)
-                group.start_soon(one, index)
-        if failure:
-            failure[0].finished = self.finished  # type: ignore[attr-defined]
-            raise failure[0]
+    async def _begin_all(self) -> None:
+        try:
+            async with aclosing(_pulled(self._inputs)) as items:
+                index = 0
+                await self._slots.acquire_on_behalf_of(index)  # no input before its turn
+                async for item in items:
+                    await self._begin(index, item)
+                    index += 1
+                    await self._slots.acquire_on_behalf_of(index)
+        except Exception as error:
+            self._fail(error)
+
+    async def _begin(self, index: int, item: Any) -> None:
+        result = await self._journal.recall(index, lambda: self._mark(index, item))
+        if result is MISSING:
+            self._group.start_soon(self._one, index, item)
+        else:
+            await self._done(index, result, resumed=True)
+
+    async def _one(self, index: int, item: Any) -> None:
+        try:
+            result = await self._runnable.ainvoke(item, self._config(index), **self._kwargs)
+        except Exception as error:
+            if self._keep_errors:
+                await self._done(index, error, failed=True)
+            else:
+                self._progress.count(failed=True)
+                self._fail(error)
+            return
+        self.finished[index] = result  # whatever becomes of the journal
+        try:
+            await self._journal.save(index, lambda: self._mark(index, item), result)
+        except Exception as error:
+            self._fail(error)
+        else:
+            await self._done(index, result)
+
+    async def _done(
+        self, index: int, result: Any, *, failed: bool = False, resumed: bool = False
+    ) -> None:
+        self.finished[index] = result
+        self._hand_out(index, result)
+        self._progress.count(failed=failed, resumed=resumed)
+        await self._progress.show()
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self._group.cancel_scope.cancel()
+
+    def _config(self, index: int) -> RunnableConfig:
+        config = self._configs(index)
+        followed = self._progress.handlers
+        return merge_configs(config, {"callbacks": followed}) if followed else config
+
+    # ---- the journal -----------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncGenerator[Journal | NoJournal, None]:
+        """The journal, if there is one. A list of inputs is compared with it as a whole before
+        anything is sent; others as they come."""
+        if self._path is None:
+            yield NoJournal()
+            return
+        async with opened(self._path, self._stored(0)) as journal:
+            if isinstance(self._inputs, Sequence):
+                marks = (self._mark(index, item) for index, item in enumerate(self._inputs))
+                await journal.check(marks)
+            yield journal
+
+    def _stored(self, index: int) -> Stored:
+        stored: Stored = self._runnable._stored(self._configs(index), self._kwargs)
+        return stored
+
+    def _mark(self, index: int, item: Any) -> bytes:
+        """What an item is known by: its input, and what is chosen for it alone."""
+        chosen = self._config_varies and self._configs(index).get("configurable")
+        try:
+            return fingerprint([item, self._stored(index).identity] if chosen else item)
+        except TypeError as error:
+            raise ConfigurationError(
+                f"input {index} cannot be told from others, which a journal must: {error}"
+            ) from None
 
 
 def _concurrency(*configs: Mapping[str, Any]) -> float:
@@ -91,18 +210,19 @@ def _concurrency(*configs: Mapping[str, Any]) -> float:
     return math.inf if limit is None else limit
 
 
-async def abatch(
-    invoke: Invoke,
-    inputs: Sequence[Any],
-    config: Configs,
-    return_exceptions: bool,
-    kwargs: Mapping[str, Any],
-    own_config: Mapping[str, Any],
-) -> list[Any]:
-    """See `Runnable.abatch`. `own_config` is that of the runnable itself."""
-    runner = _Runner(invoke, inputs, config, return_exceptions, kwargs, own_config)
-    await runner.run()
-    return [runner.finished[index] for index in range(len(runner.inputs))]
+async def _pulled(inputs: Inputs) -> AsyncGenerator[Any, None]:
+    """The inputs one by one. An async generator is closed at the end: nobody else holds it."""
+    if not isinstance(inputs, AsyncIterable):
+        for item in inputs:
+            yield item
+        return
+    source = aiter(inputs)
+    try:
+        async for item in source:
+            yield item
+    finally:
+        if isinstance(source, AsyncGenerator):
+            await source.aclose()
 
 
 class BatchStream:
@@ -110,23 +230,15 @@ class BatchStream:
 
     _state: _Supervised | None = None
 
-    def __init__(
-        self,
-        invoke: Invoke,
-        inputs: Sequence[Any],
-        config: Configs,
-        return_exceptions: bool,
-        kwargs: Mapping[str, Any],
-        own_config: Mapping[str, Any],
-    ) -> None:
-        self._runner = _Runner(invoke, inputs, config, return_exceptions, kwargs, own_config)
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
 
     def __aiter__(self) -> AsyncIterator[tuple[int, Any]]:
         return _Loop(self)
 
     async def __anext__(self) -> tuple[int, Any]:
         if self._state is None:
-            self._state = _Supervised(self._runner)
+            self._state = _Supervised(self._batch)
         return await self._state.next()
 
     async def aclose(self) -> None:
@@ -169,14 +281,14 @@ class _Loop:
 class _Supervised:
     """The supervisor task of a `BatchStream`, and what goes between the two."""
 
-    def __init__(self, runner: _Runner) -> None:
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
         self.scope = anyio.CancelScope()
         self._gone = anyio.Event()
         self._error: BaseException | None = None
-        self._send, self._results = anyio.create_memory_object_stream[tuple[int, Any]](
-            len(runner.inputs)
-        )
-        spawn(_supervise, runner, self.scope, self._send, self._ended)
+        # It never holds more than there are slots: a slot is free again once its result is taken.
+        send, self._results = anyio.create_memory_object_stream[tuple[int, Any]](math.inf)
+        spawn(_supervise, batch, self.scope, send, self._ended)
 
     def _ended(self, error: BaseException | None) -> None:
         self._error = error
@@ -184,7 +296,7 @@ class _Supervised:
 
     async def next(self) -> tuple[int, Any]:
         try:
-            return await self._results.receive()
+            index, result = await self._results.receive()
         except (anyio.EndOfStream, anyio.ClosedResourceError):
             await self.stop()
             if self._error is not None:
@@ -194,6 +306,8 @@ class _Supervised:
         except BaseException:
             await self.stop()
             raise
+        self._batch.taken(index)
+        return index, result
 
     def drop(self) -> None:
         self._results.close()
@@ -209,15 +323,19 @@ class _Supervised:
 
 
 async def _supervise(
-    runner: _Runner,
+    batch: Batch,
     scope: anyio.CancelScope,
     send: MemoryObjectSendStream[tuple[int, Any]],
     ended: Callable[[BaseException | None], None],
 ) -> None:
+    def hand_out(index: int, result: Any) -> None:
+        with suppress(anyio.BrokenResourceError):  # nobody takes any more
+            send.send_nowait((index, result))
+
     error: BaseException | None = None
     try:
         with scope:
-            await runner.run(lambda index, result: send.send((index, result)))
+            await batch.run(hand_out)
     except Exception as raised:
         error = raised
     finally:
