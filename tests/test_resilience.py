@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from streamfold import init_chat_model, runnable, tool
@@ -19,7 +22,7 @@ from streamfold.errors import (
     RateLimitError,
     ServerError,
 )
-from streamfold.testing import Answer, EmbeddedProvider
+from streamfold.testing import Answer, EmbeddedProvider, Failure
 
 pytestmark = pytest.mark.anyio
 
@@ -161,8 +164,6 @@ async def test_batches_keep_the_limits_of_the_model() -> None:
     @runnable
     async def slow(x: int) -> int:
         nonlocal active, most
-        import anyio
-
         active += 1
         most = max(most, active)
         await anyio.sleep(0.005)
@@ -280,3 +281,227 @@ async def test_no_fallbacks_are_refused() -> None:
     async with EmbeddedProvider() as provider:
         with pytest.raises(ConfigurationError, match="fallbacks"):
             model(provider).with_fallbacks([])
+
+
+# ---- whatever is tried again ---------------------------------------------------------------------
+
+SCHEMA = {
+    "title": "answer",
+    "type": "object",
+    "properties": {"x": {"type": "integer"}, "y": {"type": "string"}},
+    "required": ["x", "y"],
+}
+BROKEN_JSON = Answer('{"x": 1, "y": "aaaa bbbb', error="server")
+JSON = '{"x": 2, "y": "cccc dddd eeee"}'
+
+
+def wrapped(one: Any, how: str) -> Any:
+    """`one` with retries or fallbacks that may begin a stream anew."""
+    if how == "retry":
+        return one.with_retry(restart_streams=True, wait_exponential_jitter=False)
+    return one.with_fallbacks([one], restart_streams=True)
+
+
+def asking(one: Any) -> Any:
+    """A function that streams what the model says."""
+
+    @runnable
+    async def ask(text: str) -> AsyncIterator[Any]:
+        async for chunk in one.astream(text):
+            yield chunk
+
+    return ask
+
+
+@tool
+def search(query: str) -> str:
+    """Search."""
+    return query
+
+
+KINDS: dict[str, Any] = {
+    "model": lambda one: one,
+    "bound": lambda one: one.bind(temperature=0),
+    "tools": lambda one: one.bind_tools([search], tool_choice="none"),
+    "configured": lambda one: one.with_config(tags=["t"]),
+    "configurable": lambda one: configurable(one),
+    "function": asking,
+}
+
+
+def configurable(one: Any) -> Any:
+    return init_chat_model(
+        "gpt-4.1",
+        base_url=one.base_url,
+        api_key="k",
+        max_retries=0,
+        configurable_fields=["temperature"],
+    )
+
+
+@pytest.mark.parametrize("how", ["retry", "fallbacks"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_everything_can_be_tried_again(kind: str, how: str) -> None:
+    """Whole, streamed, and streamed anew after its first chunk; events as well."""
+    script = [Answer(error=500), "fine", Answer(error=503), "fine", BROKEN, "second", BROKEN, "end"]
+    async with EmbeddedProvider(script=script) as provider:
+        again = wrapped(KINDS[kind](model(provider)), how)
+        if kind == "function":
+            chunks = await collected(again.astream("hi"))
+            assert folded(chunks).text == "fine"
+        else:
+            assert (await again.ainvoke("hi")).text == "fine"
+        chunks = await collected(again.astream("hi"))
+        assert (folded(chunks).text, restarts(chunks)) == ("fine", [])
+        chunks = await collected(again.astream("hi"))
+        assert folded(chunks).to_message().text == "second"
+        assert len(restarts(chunks)) == 1
+        events = await collected(again.astream_events("hi"))
+        assert len(provider.requests) == 8
+    told = [event["event"] for event in events]
+    assert told.count("on_chat_model_start") == 2
+    assert told.count("on_chat_model_error") == told.count("on_chat_model_end") == 1
+    assert told.count("on_retry") == 1
+    (ended,) = (event for event in events if event["event"] == "on_chat_model_end")
+    assert ended["data"]["output"].text == "end"
+
+
+@pytest.mark.parametrize("how", ["retry", "fallbacks"])
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("chosen", [True, False])
+async def test_structured_streams_begin_anew_by_themselves(
+    how: str, inside: bool, chosen: bool
+) -> None:
+    """Objects and nothing else: those of the second answer follow those of the first."""
+    async with EmbeddedProvider(script=[BROKEN_JSON, JSON] * 2) as provider:
+        one = configurable(model(provider)) if chosen else model(provider)
+        if inside:
+            again = wrapped(one.with_structured_output(SCHEMA), how)
+        else:
+            again = wrapped(one, how).with_structured_output(SCHEMA)
+        items = await collected(again.astream("hi"))
+        assert await again.ainvoke("hi") == {"x": 2, "y": "cccc dddd eeee"}
+    assert all(isinstance(item, dict) for item in items)
+    assert {"x": 1} in items or any(item.get("x") == 1 for item in items)
+    assert items[-1] == {"x": 2, "y": "cccc dddd eeee"}
+
+
+async def test_a_bad_object_is_tried_again() -> None:
+    """An answer that does not fit is a failure like any other, also at the end of a stream."""
+    async with EmbeddedProvider(script=["no object", JSON] * 2) as provider:
+        again = wrapped(model(provider).with_structured_output(SCHEMA), "retry")
+        assert (await again.ainvoke("hi"))["x"] == 2
+        assert (await collected(again.astream("hi")))[-1]["x"] == 2
+
+
+@pytest.mark.parametrize("how", ["retry", "fallbacks"])
+async def test_other_items_get_the_event_itself(how: str) -> None:
+    """Where items are neither chunks nor the whole so far, only the event can tell."""
+    calls = 0
+
+    @runnable
+    async def words(text: str) -> AsyncIterator[str]:
+        nonlocal calls
+        calls += 1
+        yield f"first {calls}"
+        if calls == 1:
+            raise ServerError("broken")
+        yield "last"
+
+    items = await collected(wrapped(words, how).astream("hi"))
+    assert items == ["first 1", Restart(attempt=2, reason="ServerError: broken"), "first 2", "last"]
+
+
+async def test_who_answers_is_told() -> None:
+    """By the event that announces the next, by the model's own events, and in the message."""
+    script = [Answer(error=500), Answer("Half", error="server"), "third"]
+    async with EmbeddedProvider(script=script) as provider:
+        first, *others = (model(provider, n) for n in ("gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano"))
+        chain = first.with_fallbacks([others[0], others[1].with_retry()], restart_streams=True)
+        config = {"tags": ["mine"], "metadata": {"user": 7}}
+        events = await collected(chain.astream_events("hi", config))
+        script_again = [Answer(error=500), "second"]
+        provider._script = iter(script_again)
+        message = folded(await collected(chain.astream("hi"))).to_message()
+    told = [event for event in events if event["event"] == "on_retry"]
+    assert [event["data"]["fallback"] for event in told] == ["gpt-4.1-mini", "gpt-4.1-nano"]
+    assert [type(event["data"]["error"]) for event in told] == [ServerError, ServerError]
+    starts = [event for event in events if event["event"] == "on_chat_model_start"]
+    names = ["gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano"]
+    assert [event["metadata"]["ls_model_name"] for event in starts] == names
+    assert all(event["tags"] == ["mine"] and event["metadata"]["user"] == 7 for event in starts)
+    assert message.response_metadata["model_name"].startswith("gpt-4.1-mini")
+
+
+async def test_what_the_fallbacks_did_is_in_the_notes() -> None:
+    """Of the first error, which is the one raised."""
+    async with EmbeddedProvider(script=[Answer(error=401), Answer(error=429)]) as provider:
+        with pytest.raises(AuthenticationError) as caught:
+            await model(provider).with_fallbacks([model(provider)]).ainvoke("hi")
+    (note,) = caught.value.__notes__
+    assert "RateLimitError" in note
+
+
+async def test_pauses_as_they_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By LangChain's parameters; by the server's word, where it has one."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    limited = Answer(error=Failure("rate_limit", retry_after=3))
+    params = {"initial": 2, "exp_base": 3, "max": 10, "jitter": 0}
+    async with EmbeddedProvider(script=[Answer(error=500)] * 4 + [limited, "fine"]) as provider:
+        one = model(provider).with_retry(exponential_jitter_params=params, stop_after_attempt=6)
+        monkeypatch.setattr("streamfold.resilience.anyio.sleep", sleep)
+        assert (await one.bind(temperature=0).ainvoke("hi")).text == "fine"
+    assert pauses == [2, 6, 10, 10, 3]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"stop_after_attempt": True},
+        {"stop_after_attempt": 1.5},
+        {"retry_if_exception_type": (BaseException,)},
+        {"retry_if_exception_type": []},
+        {"exponential_jitter_params": {"initial": -1}},
+        {"exponential_jitter_params": {"max": float("nan")}},
+        {"exponential_jitter_params": {"multiplier": 1}},
+        {"exponential_jitter_params": 3},
+    ],
+)
+async def test_other_retries_that_cannot_be_are_refused(params: Any) -> None:
+    """Cancellation is nothing to try again after, and a pause is a number of seconds."""
+    async with EmbeddedProvider() as provider:
+        with pytest.raises(ConfigurationError):
+            model(provider).with_retry(**params)
+
+
+@pytest.mark.parametrize("fallbacks", [[], (), "gpt-4.1", None, ["gpt-4.1"], [None], [print]])
+async def test_fallbacks_that_are_none_are_refused(fallbacks: Any) -> None:
+    """Said when they are given, and by what they are."""
+    async with EmbeddedProvider() as provider:
+        with pytest.raises(ConfigurationError, match="fallback"):
+            model(provider).with_fallbacks(fallbacks)
+
+
+async def test_several_exceptions_may_be_named_in_a_list() -> None:
+    """As well as in a tuple, or one alone."""
+    async with EmbeddedProvider(script=[Answer(error=404), "second"]) as provider:
+        one = model(provider)
+        chain = one.with_fallbacks([one], exceptions_to_handle=[ServerError, NotFoundError])
+        assert (await chain.ainvoke("hi")).text == "second"
+
+
+async def test_cancellation_is_no_failure() -> None:
+    """It ends an attempt and makes no other."""
+    async with EmbeddedProvider(first_delay=5) as provider:
+        one = model(provider)
+        for asked, combined in enumerate((one.with_retry(), one.with_fallbacks([one])), 1):
+            async with anyio.create_task_group() as group:
+                group.start_soon(combined.ainvoke, "hi")
+                there = partial(lambda count: len(provider.requests) == count, asked)
+                await anyio.to_thread.run_sync(provider.wait_for, there)
+                group.cancel_scope.cancel()
+        assert len(provider.requests) == 2
