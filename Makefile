@@ -4,6 +4,8 @@ PYTHON  ?= python3
 VENV    ?= .venv
 WORKERS ?= 2
 BENCH   ?=
+FUZZ_SECONDS ?= 600
+SOAK_SECONDS ?= 600
 
 BIN     := $(VENV)/bin
 CODE    := src tests examples benchmarks
@@ -15,16 +17,20 @@ MAKEFLAGS += --no-print-directory
 # Our own settings only: nothing of the shell may lead the tests to another copy of the package.
 unexport PYTHONPATH
 
-.PHONY: help demo test test-all matrix check format lint mypy pyright layers wheel \
-  bench bench-peers cover clean
+.PHONY: help demo test test-all test-sdks matrix check format lint mypy pyright layers wheel \
+  bench bench-peers cover fuzz soak clean
 
 help:
 	@echo "make demo         see it work: an answer streams from an embedded provider, no key"
 	@echo "make test         every test once (at most five minutes on two cores)"
 	@echo "make test-all     the full matrix, on each Python of $(PYTHONS) that is installed"
+	@echo "make test-sdks    the same bytes through the vendors' SDKs and through streamfold"
 	@echo "make check        format, lint, types, layers (each of them is a target, too)"
 	@echo "make wheel        build the wheel and try it in an environment of its own"
 	@echo "make bench        what a chunk costs; bench-peers: next to other libraries"
+	@echo "make bench-check  whether the hot path has become more expensive; profile: where it goes"
+	@echo "make fuzz         hostile bytes for FUZZ_SECONDS=$(FUZZ_SECONDS); what breaks is kept"
+	@echo "make soak         1,000 streams at once with faults, for SOAK_SECONDS=$(SOAK_SECONDS)"
 	@echo "make cover        every test once, and which lines none of them ran"
 	@echo "make clean        remove environments, builds and caches"
 	@echo "PYTHON=... is the interpreter to use, VENV=... where its environment goes"
@@ -49,6 +55,12 @@ test-all:
 	    ran="$$ran $$version"; break; \
 	  done; \
 	done; echo "Passed on Python:$${ran:- none is installed}"; test -n "$$ran"
+
+# An environment of its own: the SDKs bring much along that nothing else here needs.
+test-sdks:
+	@$(MAKE) .venv-sdks/.sdks VENV=.venv-sdks
+	@echo "Tests, against the vendors' SDKs and over other HTTP clients"
+	@.venv-sdks/bin/python -m pytest -n $(WORKERS) tests/differential tests/net/test_http_clients.py
 
 check: format lint mypy pyright layers
 
@@ -87,12 +99,24 @@ wheel: $(VENV)/.dev
 bench: $(VENV)/.installed
 	@$(BIN)/python benchmarks/run.py $(BENCH)
 
+bench-check: $(VENV)/.installed
+	@$(BIN)/python benchmarks/check.py $(BENCH)
+
+profile: $(VENV)/.installed
+	@$(BIN)/python benchmarks/profile_stages.py $(BENCH)
+
 bench-peers: $(VENV)/.installed .venv-peers/.installed
 	@$(BIN)/python benchmarks/run.py --peers-python .venv-peers/bin/python $(BENCH)
 
 cover: $(VENV)/.test
 	@$(INSTALL) pytest-cov
 	@$(BIN)/python -m pytest -n $(WORKERS) --cov streamfold --cov-report term-missing:skip-covered
+
+fuzz: $(VENV)/.test
+	@$(BIN)/python tests/fuzz/driver.py --seconds $(FUZZ_SECONDS)
+
+soak: $(VENV)/.test
+	@$(BIN)/python tests/soak/soak.py --seconds $(SOAK_SECONDS)
 
 clean:
 	rm -rf .venv .venv-* dist build .hypothesis .mypy_cache .ruff_cache .pytest_cache .coverage
@@ -118,6 +142,11 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.made
 $(VENV)/.test: $(VENV)/.installed
 	@echo "Install: what the tests need"
 	@$(INSTALL) --group test
+	@touch $@
+
+$(VENV)/.sdks: $(VENV)/.test
+	@echo "Install: the vendors' SDKs, and other HTTP clients"
+	@$(INSTALL) --group sdks
 	@touch $@
 
 # Pyright needs Node; where there is none, a wheel brings it.

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextvars
+import dataclasses
 import gc
+import io
+import json
 import logging
+import re
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -12,17 +17,20 @@ from typing import Any
 from uuid import UUID
 
 import anyio
+import httpx
 import pytest
 
-from streamfold import callbacks, init_chat_model, runnable
+from streamfold import Tool, callbacks, init_chat_model, runnable, tool
 from streamfold.callbacks import (
     AsyncCallbackHandler,
     BaseCallbackHandler,
     ConsoleCallbackHandler,
     UsageMetadataCallbackHandler,
+    adispatch_custom_event,
+    dispatch_custom_event,
     get_usage_metadata_callback,
 )
-from streamfold.errors import ConfigurationError, ServerError
+from streamfold.errors import ConfigurationError, ServerError, StreamfoldError
 from streamfold.messages import AIMessage, HumanMessage
 from streamfold.testing import Answer, EmbeddedProvider, Usage
 
@@ -375,3 +383,384 @@ def test_the_console_shows_a_tree(embedded: EmbeddedProvider) -> None:
         "✓ app",
     ]
     assert [len(line) - len(line.lstrip()) for line in lines] == [0, 2, 2, 0]
+
+
+# ---- every handler hears every start and one end -------------------------------------------------
+
+
+class Strict(BaseCallbackHandler):
+    """Raises where it is told to, and means it."""
+
+    raise_error = True
+
+    def __init__(self, *methods: str) -> None:
+        for method in methods:
+            setattr(self, method, self._refuse)
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("not allowed")
+
+
+async def read(called: Any, config: Any) -> None:
+    if isinstance(called, Tool):
+        await called.ainvoke({"text": "hi"}, config)
+    else:
+        async for _ in called.astream("hi", config):
+            pass
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("strict_first", [True, False])
+@pytest.mark.parametrize("kind", ["model", "function", "tool"])
+@pytest.mark.parametrize("when", ["start", "token", "end", "error"])
+async def test_a_strict_handler_leaves_no_other_without_an_end(
+    embedded: EmbeddedProvider, strict_first: bool, kind: str, when: str
+) -> None:
+    """Whichever of them comes first, and wherever it raises."""
+
+    @runnable
+    async def function(text: str) -> str:
+        if when == "error":
+            raise KeyError(text)
+        return text
+
+    @tool
+    async def look(text: str) -> str:
+        """Look."""
+        if when == "error":
+            raise KeyError(text)
+        return text
+
+    failing = EmbeddedProvider(script=[Answer(error=400)] * 2)
+    async with failing:
+        asked = model(failing if when == "error" else embedded)
+        called: Any = {"model": asked, "function": function, "tool": look}[kind]
+        words = {
+            "model": ("on_chat_model_start", "on_llm"),
+            "function": ("on_chain_start", "on_chain"),
+        }
+        begun, stem = words.get(kind, ("on_tool_start", "on_tool"))
+        tokens = {"model": "on_llm_new_token", "function": "on_chain_stream"}.get(kind, begun)
+        bad = {"start": begun, "token": tokens, "end": f"{stem}_end", "error": f"{stem}_error"}[
+            when
+        ]
+        log, strict = Log(), Strict(bad)
+        handlers = [strict, log] if strict_first else [log, strict]
+        with pytest.raises((RuntimeError, KeyError, StreamfoldError)) as caught:
+            await read(called, {"callbacks": handlers})
+    # What failed first is what is raised, and the handler's own error is logged.
+    assert (caught.type is RuntimeError) is (when != "error")
+    heard = [name for name, _, _ in log.heard]
+    assert heard[0] == begun
+    ends = [name for name in heard if name in (f"{stem}_end", f"{stem}_error", f"{stem}_cancel")]
+    assert ends == [f"{stem}_end" if when == "end" else f"{stem}_error"]
+    assert heard[-1] == ends[0]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("method", ["on_chain_start", "on_chain_stream", "on_chain_end"])
+async def test_a_run_cancelled_inside_a_handler_ends_for_all(method: str) -> None:
+    """A handler that waits for ever: those after it hear the same, and then one end."""
+    log = Log()
+
+    class Hangs(AsyncCallbackHandler):
+        pass
+
+    async def hang(*args: Any, **kwargs: Any) -> None:
+        await anyio.sleep_forever()
+
+    hangs = Hangs()
+    setattr(hangs, method, hang)
+
+    @runnable
+    async def function(text: str) -> str:
+        return text
+
+    with anyio.move_on_after(0.05) as scope:
+        await function.ainvoke("hi", {"callbacks": [hangs, log]})
+    assert scope.cancelled_caught
+    heard = [name for name, _, _ in log.heard]
+    assert method in heard
+    ends = [name for name in heard if name in ("on_chain_end", "on_chain_cancel", "on_chain_error")]
+    assert ends == ["on_chain_end" if method == "on_chain_end" else "on_chain_cancel"]
+
+
+# ---- who is a handler ----------------------------------------------------------------------------
+
+
+def test_a_class_is_no_handler(embedded: EmbeddedProvider) -> None:
+    """Somebody forgot to make one of it."""
+    before = len(embedded.requests)
+    with pytest.raises(ConfigurationError, match=r"is a class: expected a handler, Log\(\)"):
+        model(embedded).invoke("hi", {"callbacks": [Log]})
+    assert len(embedded.requests) == before
+
+
+def test_handlers_are_told_apart_by_identity(embedded: EmbeddedProvider) -> None:
+    """Two that compare equal are two; one that is given twice hears once."""
+
+    @dataclasses.dataclass(eq=True)
+    class Counts:
+        heard: int = 0
+
+        def on_llm_end(self, response: Any, **kwargs: Any) -> None:
+            self.heard += 1
+
+    one, two = Counts(), Counts()
+    asked = model(embedded, callbacks=[one, one]).with_config(callbacks=[two])
+    asked.invoke("hi", {"callbacks": [one]})
+    assert (one.heard, two.heard) == (1, 1)
+
+
+def test_a_handler_of_texts_hears_the_start_as_text(embedded: EmbeddedProvider) -> None:
+    """`on_llm_start` instead of `on_chat_model_start`, for who has only that."""
+    prompts: list[Any] = []
+
+    class Texts(BaseCallbackHandler):
+        def on_llm_start(self, serialized: Any, texts: list[str], **kwargs: Any) -> None:
+            prompts.append(texts)
+
+    model(embedded).invoke([("system", "be nice"), ("user", "hi")], {"callbacks": [Texts()]})
+    assert prompts == [["System: be nice\nHuman: hi"]]
+
+
+def test_handlers_say_what_they_do_not_want(embedded: EmbeddedProvider) -> None:
+    """By the flags that LangChain's handlers have."""
+
+    @tool
+    def look(city: str) -> str:
+        """Look."""
+        return str(model(embedded).invoke(city).text)
+
+    @runnable
+    def app(text: str) -> Any:
+        return look.invoke({"city": text})
+
+    for flag, stem in (
+        ("ignore_llm", "on_llm"),
+        ("ignore_chat_model", "on_chat"),
+        ("ignore_chain", "on_chain"),
+        ("ignore_agent", "on_tool"),
+    ):
+        log, deaf = Log(), Log()
+        setattr(deaf, flag, True)
+        app.invoke("hi", {"callbacks": [log, deaf]})
+        left_out = [name for name, _, _ in log.heard if name.startswith(stem)]
+        assert left_out
+        assert [n for n, _, _ in deaf.heard] == [n for n, _, _ in log.heard if n not in left_out]
+
+
+# ---- custom events -------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_custom_events_go_to_the_handlers_of_the_run() -> None:
+    """Sync and async, with the place of the run that sends them."""
+    log = Log()
+
+    @runnable
+    async def waits(text: str) -> None:
+        await adispatch_custom_event("a", {"n": 1})
+
+    @runnable
+    def plain(text: str) -> None:
+        dispatch_custom_event("b", 2)
+
+    for app in (waits, plain):
+        await app.ainvoke("hi", {"callbacks": [log], "tags": ["t"]})
+    sent = [heard for heard in log.heard if heard[0] == "on_custom_event"]
+    assert [args for _, args, _ in sent] == [("a", {"n": 1}), ("b", 2)]
+    starts = [kw["run_id"] for name, _, kw in log.heard if name == "on_chain_start"]
+    assert [kw["run_id"] for _, _, kw in sent] == starts
+    assert all(kw["tags"] == ["t"] for _, _, kw in sent)
+
+
+@pytest.mark.anyio
+async def test_a_custom_event_outside_of_a_run_is_an_error() -> None:
+    """It would be lost."""
+    with pytest.raises(ConfigurationError, match="outside of a run"):
+        await adispatch_custom_event("a", 1)
+
+
+# ---- the console and the log ---------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_the_console_shows_every_end(capsys: pytest.CaptureFixture[str]) -> None:
+    """Errors, cancels, retries and custom events, on standard error, without colour where that is
+    no terminal; nothing of a run is kept."""
+    console = ConsoleCallbackHandler()
+
+    @runnable
+    async def app(text: str) -> Any:
+        await adispatch_custom_event("note", {"n": 1})
+        with anyio.move_on_after(0.02):
+            await waits.ainvoke("x")
+        return (await asked.ainvoke(text)).text
+
+    @runnable
+    async def waits(text: str) -> None:
+        await anyio.sleep_forever()
+
+    script = [Answer(error=500), Answer("Line\none\x1b[2J" + "word " * 100, usage=Usage(3, 5))]
+    async with EmbeddedProvider(script=script) as provider:
+        asked = model(provider).with_retry(wait_exponential_jitter=False)
+        await app.ainvoke("hi", {"callbacks": [console]})
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == ""
+    assert "\x1b" not in err
+    assert [line.replace("(", ":").split(":")[0].rstrip() for line in lines] == [
+        "▶ run app",
+        "  • note",
+        "  ▶ run waits",
+        "  ■ waits",
+        "  ▶ model ChatOpenAI",
+        "  ✗ ChatOpenAI",
+        "  ↻ ChatOpenAI again in 0.00 s",
+        "  ▶ model ChatOpenAI",
+        "  ✓ ChatOpenAI",
+        "✓ app",
+    ]
+    assert "3 → 5 tokens" in lines[-2]
+    assert all(len(line) <= 100 for line in lines)
+    assert console._started == {}
+
+
+def test_the_console_keeps_to_its_width(embedded: EmbeddedProvider) -> None:
+    """Wide letters count as two columns."""
+    for text, columns in (("x" * 90, 1), ("漢" * 90, 2)):
+        lines: list[str] = []
+        console = ConsoleCallbackHandler(lines.append, width=40)
+        model(embedded).invoke(text, {"callbacks": [console]})
+        head = "▶ model ChatOpenAI: "
+        assert lines[0] == head + text[: (40 - 1 - len(head)) // columns] + "…"
+
+
+def test_the_console_has_colour_on_a_terminal(
+    embedded: EmbeddedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless `NO_COLOR` is set."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("TERM", "xterm")
+    for no_color, coloured in (("", True), ("1", False)):
+        screen = Terminal()
+        monkeypatch.setattr("sys.stderr", screen)
+        monkeypatch.setenv("NO_COLOR", no_color)
+        model(embedded).invoke("hi", {"callbacks": [ConsoleCallbackHandler()]})
+        first = screen.getvalue().splitlines()[0]
+        assert first == ("\x1b[36m▶\x1b[0m" if coloured else "▶") + " model ChatOpenAI: hi"
+
+
+KEY = "sk-proj-ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@pytest.mark.anyio
+async def test_requests_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Status, seconds and retries at INFO, requests and ends at DEBUG; no key, prompt or answer."""
+    script = [Answer(error=500), "The answer.", Answer(f"echo {KEY}", error="server"), "one two"]
+    with caplog.at_level(logging.DEBUG, "streamfold"):
+        async with EmbeddedProvider(script=script, chunk_delay=0.01) as provider:
+            asked = init_chat_model(
+                "gpt-4.1", base_url=f"{provider.url}/v1", api_key=KEY, max_retries=1
+            )
+            await asked.ainvoke("the prompt")
+            with pytest.raises(StreamfoldError):
+                [chunk async for chunk in asked.astream("the prompt")]
+            async with asked.astream("the prompt") as stream:
+                await anext(stream)
+    said = [
+        (r.levelname, re.sub(r"[0-9.]+ s|(?<=request )\S+|127[^,]+", "-", r.getMessage()))
+        for r in caplog.records
+        if r.name == "streamfold"
+    ]
+    texts = [f"{level} {text.partition(', ')[0]}" for level, text in said]
+    assert texts == [
+        "DEBUG openai gpt-4.1: POST -",
+        "INFO openai gpt-4.1: status 500 after -",
+        texts[2],
+        texts[3],
+        "DEBUG openai gpt-4.1: POST -",
+        "INFO openai gpt-4.1: status 200 after -",
+        "DEBUG openai gpt-4.1: answer complete after -",
+        "DEBUG openai gpt-4.1: POST -",
+        "INFO openai gpt-4.1: status 200 after -",
+        texts[9],
+        "DEBUG openai gpt-4.1: POST -",
+        "INFO openai gpt-4.1: status 200 after -",
+        "DEBUG openai gpt-4.1: answer left after -",
+    ]
+    assert texts[2].startswith("INFO openai gpt-4.1: ServerError after -")
+    assert texts[3].startswith("INFO openai: attempt 1 failed (ServerError)")
+    assert texts[9].startswith("INFO openai gpt-4.1: ServerError after -")
+    for secret in (KEY, "the prompt", "The answer", "one two"):
+        assert secret not in caplog.text
+
+
+# ---- what it costs when nobody listens -----------------------------------------------------------
+
+
+def answer_of(chunks: int) -> httpx.MockTransport:
+    """A server that sends an answer of so many chunks in one piece."""
+
+    def event(delta: Any, finish: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4.1"}
+        payload = json.dumps({**head, "choices": [choice]}, separators=(",", ":"))
+        return f"data: {payload}\n\n"
+
+    start, end = event({"role": "assistant", "content": ""}), event({}, "stop")
+    body = f"{start}{event({'content': 'word '}) * chunks}{end}data: [DONE]\n\n"
+    headers = {"content-type": "text/event-stream"}
+    return httpx.MockTransport(lambda request: httpx.Response(200, headers=headers, text=body))
+
+
+async def calls_of(chunks: int, config: Any = None, *, how: str = "astream") -> int:
+    """How many functions are called, Python's and C's, while an answer is streamed."""
+    count = 0
+
+    def profile(frame: Any, event: str, arg: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    async def read(text: str) -> None:
+        pipe = asked._stream(text)() if how == "pipe" else asked.astream(text, config)
+        sys.setprofile(profile)
+        try:
+            async for _ in pipe:
+                pass
+        finally:
+            sys.setprofile(None)
+
+    async with httpx.AsyncClient(transport=answer_of(chunks)) as client:
+        asked = init_chat_model("gpt-4.1", api_key="k", http_client=client, max_retries=0)
+        await asked.ainvoke("hi", stream=True)  # what is learnt once
+        await (runnable(read).ainvoke("hi") if how == "inside" else read("hi"))
+    return count
+
+
+async def per_chunk(**how: Any) -> float:
+    few, many = 200, 1200
+    return (await calls_of(many, **how) - await calls_of(few, **how)) / (many - few)
+
+
+@pytest.mark.anyio
+async def test_a_chunk_costs_no_call_more_where_nobody_listens() -> None:
+    """`astream` is the pipe and one step of a generator for each chunk: at first, after handlers
+    have been used, and inside a runnable. Who hears tokens pays for them, and nobody else."""
+    # A list that grows asks for memory now and then; nothing else may be different.
+    bare = pytest.approx(await per_chunk(how="pipe") + 1, abs=0.05)
+    assert await per_chunk() == bare
+    with get_usage_metadata_callback():
+        usage = await per_chunk()
+    log = Log()
+    tokens = await per_chunk(config={"callbacks": [log]})
+    assert len([name for name, _, _ in log.heard if name == "on_llm_new_token"]) > 1400
+    assert usage < tokens
+    assert await per_chunk() == bare
+    assert await per_chunk(how="inside") == bare

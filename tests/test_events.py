@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ import anyio
 import pytest
 
 from streamfold import init_chat_model, runnable, tool
-from streamfold.callbacks import BaseCallbackHandler
+from streamfold.callbacks import BaseCallbackHandler, adispatch_custom_event
 from streamfold.chunks import AIMessageChunk
 from streamfold.errors import ConfigurationError, ServerError
 from streamfold.messages import AIMessage, HumanMessage
@@ -395,6 +396,26 @@ async def test_filters(embedded: EmbeddedProvider, filters: Any, shown: Any) -> 
     assert all(len(event["parent_ids"]) == depth[event["name"]] for event in events)
 
 
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"include_names": "app"},
+        {"exclude_tags": 5},
+        {"include_types": ["chat_models"]},
+        {"exclude_types": "tool"},
+    ],
+)
+async def test_filters_that_would_match_by_chance_are_refused(
+    embedded: EmbeddedProvider, filters: Any
+) -> None:
+    """A str where a list belongs, and types that there are not; before the request."""
+    before = len(embedded.requests)
+    for ask in (model(embedded).astream_events, model(embedded).stream_events):
+        with pytest.raises(ConfigurationError, match=next(iter(filters))):
+            ask("hi", **filters)
+    assert len(embedded.requests) == before
+
+
 async def test_serialized_events_are_json() -> None:
     """Messages, chunks, errors, tool calls and odd objects; and nothing but JSON types."""
     script = [
@@ -522,7 +543,7 @@ async def test_handlers_of_the_model_hear_of_its_retries() -> None:
 
 
 async def test_fallbacks_show_both_runs() -> None:
-    """The one that failed and the one that answered."""
+    """The one that failed and the one that answered; what is between them names the second."""
     async with EmbeddedProvider(script=[Answer(error=500), "fine"]) as provider:
         both = model(provider).with_fallbacks([model(provider).with_config(run_name="second")])
         events = await collected(both.astream_events("hi"))
@@ -530,6 +551,7 @@ async def test_fallbacks_show_both_runs() -> None:
     assert names(events) == [
         "on_chat_model_start ChatOpenAI",
         "on_chat_model_error ChatOpenAI",
+        "on_retry RunnableWithFallbacks",
         "on_chat_model_start second",
         "on_chat_model_stream second",
         "on_chat_model_end second",
@@ -547,3 +569,160 @@ async def test_a_configurable_model(embedded: EmbeddedProvider) -> None:
     assert_sound(events)
     assert names(events)[-1] == "on_chat_model_end ChatOpenAI"
     assert events[0]["parent_ids"] == []
+
+
+# ---- what events say -----------------------------------------------------------------------------
+
+
+async def test_the_start_does_not_wait_for_the_answer() -> None:
+    """It comes when the request is made, not with the first chunk."""
+    async with EmbeddedProvider(script=["late"], first_delay=30) as provider:
+        events = model(provider).astream_events("hi")
+        with anyio.fail_after(5):
+            first = await anext(events)
+            await events.aclose()  # type: ignore[attr-defined]
+    assert first["event"] == "on_chat_model_start"
+
+
+async def test_ends_of_nested_runs_say_what_went_in(embedded: EmbeddedProvider) -> None:
+    """The root's does not: its caller knows."""
+
+    @tool
+    async def look(city: str) -> Any:
+        """Look."""
+        return (await model(embedded).ainvoke(city)).text
+
+    @runnable
+    async def app(text: str) -> Any:
+        return await look.ainvoke({"city": text})
+
+    events = await collected(app.astream_events("Oslo"))
+    ends = {e["event"]: e["data"] for e in events if e["event"].endswith("_end")}
+    assert ends["on_chat_model_end"]["input"] == "Oslo"
+    assert ends["on_tool_end"]["input"] == {"city": "Oslo"}
+    assert set(ends["on_chain_end"]) == {"output"}
+
+
+@pytest.mark.parametrize("how", ["error", "cancel"])
+async def test_runs_that_do_not_end_well_say_what_they_had(how: str) -> None:
+    """A function what it gave, a tool in which call it was."""
+
+    @tool
+    async def look(city: str) -> Any:
+        """Look."""
+        if how == "error":
+            raise KeyError(city)
+        await anyio.sleep_forever()
+
+    @runnable
+    async def steps(text: str) -> AsyncIterator[Any]:
+        yield "one "
+        yield "two"
+        yield await look.ainvoke(
+            {"type": "tool_call", "id": "7", "name": "look", "args": {"city": "x"}}
+        )
+
+    @runnable
+    async def app(text: str) -> None:
+        with anyio.move_on_after(0.02):
+            with suppress(KeyError):
+                await steps.ainvoke(text)
+
+    events = await collected(app.astream_events("hi"))
+    assert_sound(events)
+    last = {event["event"]: event["data"] for event in events}
+    assert last[f"on_tool_{how}"]["tool_call_id"] == "7"
+    assert last[f"on_chain_{how}"]["output"] == "one two"
+    assert last[f"on_chain_{how}"]["input"] == "hi"
+
+
+async def test_custom_events_are_in_their_place(embedded: EmbeddedProvider) -> None:
+    """Between the events of the run that sends them, and as plain data on request."""
+
+    @runnable
+    async def app(text: str) -> str:
+        await adispatch_custom_event("note", {"when": UUID(int=1)})
+        return text
+
+    events = await collected(app.astream_events("hi", serialize=True))
+    assert names(events) == [
+        *("on_chain_start app", "on_custom_event note", "on_chain_stream app", "on_chain_end app")
+    ]
+    assert events[1]["data"] == {"when": str(UUID(int=1))}
+    assert events[1]["run_id"] == events[0]["run_id"]
+
+
+async def test_a_models_own_retries_are_events() -> None:
+    """Those of `max_retries`: one run, one start, one end."""
+    async with EmbeddedProvider(script=[Answer(error=500), "fine"]) as provider:
+        events = await collected(model(provider, max_retries=1).astream_events("hi"))
+    assert names(events) == [
+        "on_chat_model_start ChatOpenAI",
+        "on_retry ChatOpenAI",
+        "on_chat_model_stream ChatOpenAI",
+        "on_chat_model_end ChatOpenAI",
+    ]
+    assert len({event["run_id"] for event in events}) == 1
+    retry = events[1]["data"]
+    assert (retry["attempt"], type(retry["error"])) == (1, ServerError)
+    assert 0 < retry["pause"] <= 0.5
+
+
+async def test_what_contains_itself_can_be_serialized() -> None:
+    """So far; then comes its `repr`."""
+    ring: list[Any] = []
+    ring.append(ring)
+
+    @runnable
+    async def app(text: Any) -> Any:
+        return {"ring": text}
+
+    events = await collected(app.astream_events(ring, serialize=True))
+    shown = json.loads(json.dumps(events))[0]["data"]["input"]
+    while isinstance(shown, list):
+        (shown,) = shown
+    assert shown.startswith("[[[")
+
+
+# ---- back-pressure across loops ------------------------------------------------------------------
+
+
+async def test_a_slow_consumer_slows_a_model_on_the_other_loop() -> None:
+    """A sync function's model call runs on the portal's loop, and waits there for room."""
+    seen = 0
+
+    class Heard(BaseCallbackHandler):
+        chunks = 0
+
+        def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+            self.chunks += 1
+
+    heard = Heard()
+    async with EmbeddedProvider(script=["word " * 2000]) as provider:
+
+        @runnable
+        def app(text: str) -> Any:
+            return model(provider).invoke(text).text
+
+        async for _ in app.astream_events("hi", {"callbacks": [heard]}):
+            seen += 1
+            if seen == 1:
+                await anyio.sleep(0.3)
+                assert 0 < heard.chunks < 600
+    assert seen > 1500
+
+
+async def test_a_sync_call_that_blocks_the_consumers_loop_goes_through() -> None:
+    """Against all advice: `invoke` in an async function. The consumer cannot make room, so none is
+    waited for."""
+    text = "word " * 2000
+    async with EmbeddedProvider(script=[text]) as provider:
+
+        @runnable
+        async def app(question: str) -> Any:
+            return model(provider).invoke(question).text
+
+        with anyio.fail_after(20):
+            events = await collected(app.astream_events("hi"))
+    assert_sound(events)
+    assert events[-1]["data"]["output"] == text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,6 +16,7 @@ from streamfold import init_chat_model, runnable, tool
 from streamfold.callbacks import BaseCallbackHandler
 from streamfold.config import RunnableConfig
 from streamfold.errors import ConfigurationError, RecursionLimitError
+from streamfold.messages import AIMessage
 from streamfold.runs import current_run
 from streamfold.testing import EmbeddedProvider
 
@@ -379,3 +382,242 @@ async def test_streaming_true_streams_without_an_audience(embedded: EmbeddedProv
         chunks = await collected(asked.astream("hi"))
         assert not streamed(embedded)
         assert sum(chunks[1:], chunks[0]).tool_calls
+
+
+async def test_an_explicit_stream_obeys_the_flags(embedded: EmbeddedProvider) -> None:
+    """`streaming=False` and `disable_streaming` hold for `astream`, too, which then gives the
+    answer as a whole; what a call says wins over what the model was made with."""
+    for params in ({"streaming": False}, {"disable_streaming": True}):
+        chunks = await collected(model(embedded, **params).astream("hi"))
+        assert not streamed(embedded)
+        whole = sum(chunks[1:], chunks[0]).to_message()
+        assert whole == await model(embedded).ainvoke("hi")
+    for made, called in ((None, True), (False, True), (None, False), (True, False)):
+        asked = model(embedded) if made is None else model(embedded, streaming=made)
+        await asked.ainvoke("hi", stream=called)
+        assert streamed(embedded) is called
+    await collected(model(embedded).bind(stream=False).astream("hi"))
+    assert not streamed(embedded)
+
+
+@pytest.mark.parametrize("bad", ["tools", 1, "true"])
+async def test_what_disables_streaming_is_checked(embedded: EmbeddedProvider, bad: Any) -> None:
+    """When the model is made."""
+    with pytest.raises(ConfigurationError, match="disable_streaming"):
+        model(embedded, disable_streaming=bad)
+
+
+async def test_a_streamed_app_streams_its_models_for_who_hears_tokens(
+    embedded: EmbeddedProvider,
+) -> None:
+    """`astream` of the app, and a handler with `on_llm_new_token`: the inner `ainvoke` streams, at
+    any depth and through sync calls. Where nobody hears tokens, it does not."""
+    tokens: list[str] = []
+
+    class Tokens(BaseCallbackHandler):
+        def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+            tokens.append(token)
+
+    @runnable
+    def inner(text: str) -> Any:
+        return model(embedded).invoke(text).text
+
+    @runnable
+    async def app(text: str) -> AsyncIterator[Any]:
+        yield await inner.ainvoke(text)
+
+    (said,) = await collected(app.astream("hi", {"callbacks": [Tokens()]}))
+    assert streamed(embedded)
+    assert "".join(tokens) == said
+    assert len(tokens) > 3
+    tokens.clear()
+    await app.ainvoke("hi", {"callbacks": [Tokens()]})
+    assert not streamed(embedded)
+    assert tokens == []
+    await collected(app.astream("hi", {"callbacks": [Starts()]}))
+    assert not streamed(embedded)
+
+
+# ---- more kinds of functions ---------------------------------------------------------------------
+
+
+class Counter:
+    """Methods and objects that can be called."""
+
+    def __init__(self) -> None:
+        self.step = 2
+
+    @runnable
+    def plain(self, x: int) -> int:
+        return x + self.step
+
+    @runnable(name="other")
+    async def waits(self, x: int) -> int:
+        return x + self.step
+
+
+async def test_methods_and_objects_that_can_be_called() -> None:
+    """A decorated method is bound to its object; an object is as its `__call__` is."""
+    counter = Counter()
+    assert await counter.plain.ainvoke(1) == 3
+    assert counter.plain(1) == 3
+    assert await counter.waits.ainvoke(1) == 3
+    assert counter.waits.name == "other"
+    counter.step = 3
+    assert await counter.plain.ainvoke(1) == 4
+
+    class Waits:
+        async def __call__(self, x: int) -> int:
+            return x + threading.get_ident()
+
+    class Steps:
+        async def __call__(self, x: int) -> AsyncIterator[int]:
+            yield x
+            yield x
+
+    async def add(y: int, x: int) -> int:
+        return x + y
+
+    assert await runnable(Waits()).ainvoke(0) == threading.get_ident()
+    assert await collected(runnable(Steps()).astream(1)) == [1, 1]
+    assert await runnable(functools.partial(add, 2), name="add").ainvoke(1) == 3
+
+
+async def test_a_generator_of_chunks_adds_up_to_a_message(embedded: EmbeddedProvider) -> None:
+    """As a model's own `ainvoke` does."""
+
+    @runnable
+    async def app(text: str) -> AsyncIterator[Any]:
+        async for chunk in model(embedded).astream(text):
+            yield chunk
+
+    answer = await app.ainvoke("hi")
+    assert type(answer) is AIMessage
+    assert answer == await model(embedded).ainvoke("hi")
+    assert (await app.astream_message("hi").message()) == answer
+
+
+async def test_a_stream_of_something_else_is_no_message() -> None:
+    """Said by the first reader."""
+
+    @runnable
+    async def app(text: str) -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.raises(ConfigurationError, match="streams int"):
+        await app.astream_message("hi").message()
+
+
+async def test_a_sync_generator_that_is_left_is_closed() -> None:
+    """Its `finally` runs, in a thread, before the stream is closed."""
+    closed = []
+
+    @runnable
+    def steps(x: int) -> Iterator[int]:
+        try:
+            while True:
+                yield x
+        finally:
+            closed.append(threading.get_ident())
+
+    async with steps.astream(1) as stream:
+        assert await anext(stream) == 1
+    assert closed
+    assert closed[0] != threading.get_ident()
+
+
+async def test_a_long_stream_is_not_kept_where_nobody_listens() -> None:
+    """Its items go when they have been read."""
+    kept: list[weakref.ref[Any]] = []
+
+    class Item:
+        pass
+
+    @runnable
+    async def steps(count: int) -> AsyncIterator[Any]:
+        for _ in range(count):
+            item = Item()
+            kept.append(weakref.ref(item))
+            yield item
+            del item
+
+    async for _ in steps.astream(100):
+        assert sum(ref() is not None for ref in kept) < 4
+
+
+# ---- threads -------------------------------------------------------------------------------------
+
+
+async def test_nested_sync_functions_always_get_a_thread() -> None:
+    """Many at once, each waiting for the next: none keeps the one it waits for from a thread."""
+    wide = 64
+    everybody = threading.Barrier(wide)
+
+    @runnable
+    def deep(x: int) -> int:
+        return x + 1
+
+    @runnable
+    def middle(x: int) -> int:
+        return int(deep.invoke(x))
+
+    @runnable
+    def outer(x: int) -> int:
+        everybody.wait(timeout=20)  # all of them have their thread before one goes on
+        return int(middle.invoke(x))
+
+    with anyio.fail_after(30):
+        assert await outer.abatch(list(range(wide))) == list(range(1, wide + 1))
+
+
+async def test_a_cancelled_sync_function_takes_its_calls_along() -> None:
+    """Its thread cannot be stopped, but the request that it waits for is, and it makes no other."""
+    text = "word " * 400
+    thread_over = threading.Event()
+    said: list[Any] = []
+
+    async with EmbeddedProvider(script=[text, "never"], chunk_delay=0.02) as provider:
+        asked = model(provider)
+
+        @runnable
+        def app(question: str) -> Any:
+            try:
+                for _ in range(2):
+                    try:
+                        asked.invoke(question)
+                    except RuntimeError as error:
+                        said.append(str(error))
+            finally:
+                thread_over.set()
+
+        starts = Starts()
+        with anyio.move_on_after(10) as scope:
+            async for event in app.astream_events("hi", {"callbacks": [starts]}):
+                if event["event"] == "on_chat_model_stream":
+                    scope.cancel()
+        await anyio.to_thread.run_sync(provider.wait_closed)
+        await anyio.to_thread.run_sync(thread_over.wait)
+        assert len(provider.requests) == 1
+    assert said == ["the run that made this call was cancelled"] * 2
+    assert [run["name"] for run in starts.heard] == ["app", "ChatOpenAI"]
+
+
+async def test_a_config_that_is_passed_on_says_where_runs_belong(
+    embedded: EmbeddedProvider,
+) -> None:
+    """In a thread of the program's own, which has no context of ours."""
+    starts = Starts()
+
+    @runnable
+    def app(text: str, config: RunnableConfig) -> None:
+        asked = model(embedded)
+        changed = {**config, "tags": [*config["tags"], "more"]}
+        thread = threading.Thread(target=asked.invoke, args=(text, changed))
+        thread.start()
+        thread.join()
+
+    await app.ainvoke("hi", {"callbacks": [starts], "tags": ["t"]})
+    root, nested = starts.heard
+    assert nested["parent_run_id"] == root["run_id"]
+    assert nested["parent_ids"] == [str(root["run_id"])]
+    assert nested["tags"] == ["t", "more"]

@@ -1,28 +1,33 @@
 """Handlers: who is told what happens in a run, and how.
 
 A handler has any of the methods of `BaseCallbackHandler`, sync or async, with the signatures that
-LangChain's handlers have. Handlers are called in order. An error in one is logged and goes no
-further, unless the handler says `raise_error = True`. Without handlers nothing here is called, and
-a chunk costs no more.
+LangChain's handlers have. Handlers are called in order, and all of them are told, whatever one of
+them does. An error in one is logged and goes no further, unless the handler says
+`raise_error = True`. Without handlers nothing here is called, and a chunk costs no more.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 import inspect
 import logging
 import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, Final
 
+import anyio
 import msgspec
 
 from .errors import ConfigurationError
 from .messages import AIMessage
 from .usage import UsageMetadata, add_usage
+
+if TYPE_CHECKING:
+    from .console import ConsoleCallbackHandler
+    from .runs import adispatch_custom_event, dispatch_custom_event
 
 __all__ = [
     "AsyncCallbackHandler",
@@ -31,6 +36,8 @@ __all__ = [
     "ConsoleCallbackHandler",
     "LLMResult",
     "UsageMetadataCallbackHandler",
+    "adispatch_custom_event",
+    "dispatch_custom_event",
     "get_usage_metadata_callback",
 ]
 
@@ -56,20 +63,33 @@ class LLMResult(msgspec.Struct, frozen=True):
 
 class BaseCallbackHandler:
     """Override what you want to hear. The keywords of every method include `run_id`,
-    `parent_run_id`, `tags`, `metadata` and `name`."""
+    `parent_run_id`, `parent_ids` (strs, from the root down), `tags`, `metadata` and `name`.
+
+    Of every run you hear one start and exactly one end: end, error or cancel.
+    """
 
     #: Whether an error in this handler stops the run.
     raise_error: bool = False
     #: Whether `ainvoke` streams under the hood so that `on_llm_new_token` hears the tokens.
     wants_tokens: bool = False
+    #: Kinds of runs that this handler does not want to hear of (`ignore_agent`: tools).
+    ignore_llm: bool = False
+    ignore_chat_model: bool = False
+    ignore_chain: bool = False
+    ignore_agent: bool = False
+    ignore_retry: bool = False
+    ignore_custom_event: bool = False
 
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[Any]], **kwargs: Any
     ) -> Any:
         """A model is about to be asked; `messages` holds the one conversation."""
 
+    def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **kwargs: Any) -> Any:
+        """The same as text, for handlers that have no `on_chat_model_start` of their own."""
+
     def on_llm_new_token(self, token: str, *, chunk: Any = None, **kwargs: Any) -> Any:
-        """A chunk came; `token` is its text."""
+        """A chunk of a streamed answer came; `token` is its text."""
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> Any:
         """The model has answered."""
@@ -83,11 +103,17 @@ class BaseCallbackHandler:
     def on_chain_start(self, serialized: dict[str, Any], inputs: Any, **kwargs: Any) -> Any:
         """A runnable begins."""
 
+    def on_chain_stream(self, chunk: Any, **kwargs: Any) -> Any:
+        """A runnable gave an item; one that is no generator gives one."""
+
     def on_chain_end(self, outputs: Any, **kwargs: Any) -> Any:
         """A runnable is done."""
 
     def on_chain_error(self, error: BaseException, **kwargs: Any) -> Any:
-        """A runnable failed."""
+        """A runnable failed; the keyword `outputs` has what it had given, or None."""
+
+    def on_chain_cancel(self, **kwargs: Any) -> Any:
+        """A runnable was cancelled; the keyword `outputs` has what it had given, or None."""
 
     def on_tool_start(self, serialized: dict[str, Any], input_str: str, **kwargs: Any) -> Any:
         """A tool begins; the keyword `inputs` has its arguments."""
@@ -96,25 +122,41 @@ class BaseCallbackHandler:
         """A tool is done."""
 
     def on_tool_error(self, error: BaseException, **kwargs: Any) -> Any:
-        """A tool failed."""
+        """A tool failed; the keyword `tool_call_id` says in which call, or is None."""
+
+    def on_tool_cancel(self, **kwargs: Any) -> Any:
+        """A tool was cancelled; the keyword `tool_call_id` says in which call, or is None."""
 
     def on_retry(self, retry_state: Any, **kwargs: Any) -> Any:
         """A call failed and is made again; `retry_state` has `attempt`, `error` and `pause`."""
 
     def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> Any:
-        """A runnable sent an event of its own."""
+        """A runnable sent an event of its own: see `adispatch_custom_event`."""
 
 
 class AsyncCallbackHandler(BaseCallbackHandler):
     """The same, for handlers whose methods are async: override them with ``async def``."""
 
 
-_METHODS: Final = tuple(name for name in vars(BaseCallbackHandler) if name.startswith("on_"))
+# ---- who listens ---------------------------------------------------------------------------------
+
+#: Every method, and what it does where nobody overrides it: nothing.
+_SILENT: Final = {name: f for name, f in vars(BaseCallbackHandler).items() if name[:3] == "on_"}
+#: The flag by which a handler says that it does not want to hear a method.
+_IGNORE: Final = {
+    "on_chat_model_start": "ignore_chat_model",
+    "on_retry": "ignore_retry",
+    "on_custom_event": "ignore_custom_event",
+    "on_llm": "ignore_llm",
+    "on_chain": "ignore_chain",
+    "on_tool": "ignore_agent",
+}
+
 _ambient: ContextVar[tuple[Any, ...]] = ContextVar("streamfold_handlers", default=())
 
 
 def handlers_of(callbacks: Any) -> tuple[Any, ...]:
-    """The handlers in a config's `callbacks`, and those that the context adds.
+    """The handlers in a config's `callbacks`, and those that the context adds; each once.
 
     Raises ConfigurationError for what has none of a handler's methods.
     """
@@ -125,29 +167,91 @@ def handlers_of(callbacks: Any) -> tuple[Any, ...]:
     else:
         found = (callbacks,)
     for handler in found:
-        if not any(callable(getattr(handler, name, None)) for name in _METHODS):
-            raise ConfigurationError(
-                f"callback {handler!r:.80} has none of the methods of a handler: "
-                f"expected one of {', '.join(_METHODS[:4])}, ..."
-            )
-    ambient = tuple(handler for handler in _ambient.get() if handler not in found)
-    return found + ambient
+        _check_handler(handler)
+    return tuple({id(handler): handler for handler in (*found, *_ambient.get())}.values())
 
 
-async def notify(handlers: Iterable[Any], method: str, *args: Any, **kwargs: Any) -> None:
-    """Call `method` of each handler, in order, and await what is to be awaited."""
-    for handler in handlers:
-        function = getattr(handler, method, None)
-        if function is None:
-            continue
+def _check_handler(handler: Any) -> None:
+    if isinstance(handler, type):
+        raise ConfigurationError(
+            f"callback {handler!r:.80} is a class: expected a handler, {handler.__name__}()"
+        )
+    if not any(callable(getattr(handler, name, None)) for name in _SILENT):
+        raise ConfigurationError(
+            f"callback {handler!r:.80} has none of the methods of a handler: "
+            f"expected one of {', '.join(_SILENT)}"
+        )
+
+
+Listener = tuple[Any, Callable[..., Any]]
+
+
+def listeners(handlers: Iterable[Any], method: str) -> tuple[Listener, ...]:
+    """Those of `handlers` that do something when they hear `method`, each with what they do."""
+    found = ((handler, _heard(handler, method)) for handler in handlers)
+    return tuple((handler, hear) for handler, hear in found if hear is not None)
+
+
+def _heard(handler: Any, method: str) -> Callable[..., Any] | None:
+    flag = _IGNORE.get(method) or _IGNORE["_".join(method.split("_", 2)[:2])]
+    if getattr(handler, flag, False):
+        return None
+    hear = getattr(handler, method, None)
+    if hear is not None and getattr(hear, "__func__", None) is not _SILENT[method]:
+        return hear  # type: ignore[no-any-return]
+    if method == "on_chat_model_start":
+        as_text = _heard(handler, "on_llm_start")
+        return None if as_text is None else _start_as_text(as_text)
+    return None
+
+
+def _start_as_text(hear: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(hear)
+    def start(serialized: Any, messages: Sequence[Sequence[Any]], **kwargs: Any) -> Any:
+        prompts = [
+            "\n".join(f"{_SPEAKERS.get(m.type, m.type)}: {m.text}" for m in conversation)
+            for conversation in messages
+        ]
+        return hear(serialized, prompts, **kwargs)
+
+    return start
+
+
+_SPEAKERS: Final = {"human": "Human", "ai": "AI", "system": "System", "tool": "Tool"}
+
+
+# ---- telling them --------------------------------------------------------------------------------
+
+
+async def notify(
+    told: Sequence[Listener], args: Sequence[Any], kwargs: Mapping[str, Any], *, last: bool = False
+) -> None:
+    """Call all of `told`, in order, and await what is to be awaited.
+
+    What a handler with `raise_error` raises is raised once all of them have heard; `last` says that
+    the run fails or is cancelled anyway, and then it is logged, too.
+    """
+    failure: Exception | None = None
+    for place, (handler, hear) in enumerate(told):
         try:
-            result = function(*args, **kwargs)
-            if inspect.isawaitable(result):
+            result = hear(*args, **kwargs)
+            if result is not None and inspect.isawaitable(result):
                 await result
-        except Exception:
-            if getattr(handler, "raise_error", False):
-                raise
-            log.warning("error in %s.%s", type(handler).__name__, method, exc_info=True)
+        except Exception as error:
+            if getattr(handler, "raise_error", False) and not last:
+                failure = failure or error
+            else:
+                what = getattr(hear, "__name__", "a method")
+                log.warning("error in %s.%s", type(handler).__name__, what, exc_info=True)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):  # the others hear of it all the same
+                await notify(told[place + 1 :], args, kwargs, last=True)
+            raise
+    if failure is not None:
+        raise failure
+
+
+# ---- usage ---------------------------------------------------------------------------------------
 
 
 class UsageMetadataCallbackHandler(BaseCallbackHandler):
@@ -221,57 +325,16 @@ def get_usage_metadata_callback(name: str = "") -> Iterator[UsageMetadataCallbac
         _ambient.reset(token)
 
 
-class ConsoleCallbackHandler(BaseCallbackHandler):
-    """Prints runs as they happen, as a tree with timings. `write` takes each line."""
-
-    def __init__(self, write: Any = print) -> None:
-        self._write = write
-        self._started: dict[UUID, tuple[int, float]] = {}
-
-    def _begin(self, kind: str, shown: str, kwargs: dict[str, Any]) -> None:
-        parent = self._started.get(kwargs["parent_run_id"]) if kwargs["parent_run_id"] else None
-        depth = parent[0] + 1 if parent else 0
-        self._started[kwargs["run_id"]] = (depth, time.perf_counter())
-        self._write(f"{'  ' * depth}▶ {kind} {kwargs.get('name')}: {shown}")
-
-    def _end(self, mark: str, shown: str, kwargs: dict[str, Any]) -> None:
-        depth, start = self._started.pop(kwargs["run_id"], (0, time.perf_counter()))
-        seconds = time.perf_counter() - start
-        self._write(f"{'  ' * depth}{mark} {kwargs.get('name')} ({seconds:.2f} s): {shown}")
-
-    def on_chat_model_start(
-        self, serialized: dict[str, Any], messages: list[list[Any]], **kwargs: Any
-    ) -> None:
-        self._begin("model", _short(messages[0][-1].text if messages[0] else ""), kwargs)
-
-    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        self._end("✓", _short(response.generations[0][0].text), kwargs)
-
-    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
-        self._end("✗", f"{type(error).__name__}: {_short(str(error))}", kwargs)
-
-    def on_llm_cancel(self, **kwargs: Any) -> None:
-        self._end("■", "cancelled", kwargs)
-
-    def on_chain_start(self, serialized: dict[str, Any], inputs: Any, **kwargs: Any) -> None:
-        self._begin("run", _short(repr(inputs)), kwargs)
-
-    def on_chain_end(self, outputs: Any, **kwargs: Any) -> None:
-        self._end("✓", _short(repr(outputs)), kwargs)
-
-    def on_chain_error(self, error: BaseException, **kwargs: Any) -> None:
-        self._end("✗", f"{type(error).__name__}: {_short(str(error))}", kwargs)
-
-    def on_tool_start(self, serialized: dict[str, Any], input_str: str, **kwargs: Any) -> None:
-        self._begin("tool", _short(input_str), kwargs)
-
-    def on_tool_end(self, output: Any, **kwargs: Any) -> None:
-        self._end("✓", _short(repr(output)), kwargs)
-
-    def on_tool_error(self, error: BaseException, **kwargs: Any) -> None:
-        self._end("✗", f"{type(error).__name__}: {_short(str(error))}", kwargs)
+# What stands on this module and is a name of it for users all the same: looked up late.
+_LATE: Final = {
+    "ConsoleCallbackHandler": "console",
+    "adispatch_custom_event": "runs",
+    "dispatch_custom_event": "runs",
+}
 
 
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 70 else text[:69] + "…"
+def __getattr__(name: str) -> Any:
+    home = _LATE.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__package__}.{home}"), name)

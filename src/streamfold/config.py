@@ -6,13 +6,13 @@ A plain dict with the keys below; all are optional. It is checked before anythin
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypedDict
 from uuid import UUID
 
 from .errors import ConfigurationError
 
-__all__ = ["RunnableConfig", "checked_config", "config_for_each", "merge_configs"]
+__all__ = ["Inherited", "RunnableConfig", "checked_config", "config_for_each", "merge_configs"]
 
 
 class RunnableConfig(TypedDict, total=False):
@@ -31,6 +31,18 @@ class RunnableConfig(TypedDict, total=False):
     max_concurrency: int | None
     recursion_limit: int
     run_id: Any
+
+
+class Inherited(list[Any]):
+    """The handlers of a run as nested runs get them in ``config["callbacks"]``, and the run itself.
+
+    So a config that is passed on by hand says where a nested run belongs, even in another thread or
+    task, where no context variable says it.
+    """
+
+    def __init__(self, handlers: Iterable[Any], run: Any) -> None:
+        super().__init__(handlers)
+        self.run = run
 
 
 _KEYS: Final = tuple(RunnableConfig.__annotations__)
@@ -102,29 +114,39 @@ def merge_configs(*configs: Mapping[str, Any] | None) -> RunnableConfig:
             elif key in ("metadata", "configurable"):
                 merged[key] = {**merged.get(key, {}), **value}  # type: ignore[dict-item]
             elif key == "callbacks":
-                before = merged.get(key, [])
-                merged[key] = [*before, *(h for h in _listed(value) if h not in before)]
+                merged[key] = _both(merged.get(key, []), value)
             else:
                 merged[key] = value
     return merged  # type: ignore[return-value]
 
 
-def _listed(callbacks: Any) -> list[Any]:
-    return list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
+def _both(before: list[Any], callbacks: Any) -> list[Any]:
+    """Two lists of handlers as one, each handler once; it belongs to the run of the later one."""
+    more = callbacks if isinstance(callbacks, Iterable) else (callbacks,)
+    # By identity: two handlers that compare equal are two handlers.
+    listed = list({id(handler): handler for handler in (*before, *more)}.values())
+    run = getattr(callbacks, "run", None) or getattr(before, "run", None)
+    return listed if run is None else Inherited(listed, run)
 
 
 def config_for_each(
-    config: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, count: int
-) -> list[RunnableConfig]:
-    """One config per input of a batch: a list must have as many as there are inputs."""
+    config: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, count: int | None
+) -> Callable[[int], RunnableConfig]:
+    """The config of each input of a batch, by index. A list must have one for each of the `count`
+    inputs; it cannot be one where nobody knows how many there will be (None)."""
     given: Any = config
     if isinstance(given, Sequence) and not isinstance(given, str):
+        if count is None:
+            raise ConfigurationError(
+                f"config is a list of {len(given)} for inputs whose number is not known: expected "
+                "one dict for all of them"
+            )
         if len(given) != count:
             raise ConfigurationError(
                 f"config is a list of {len(given)} for {count} inputs: expected one for each"
             )
-        return [checked_config(item) for item in given]
+        return [checked_config(item) for item in given].__getitem__
     single: Any = given
     one = checked_config(single)
-    others = {key: value for key, value in one.items() if key != "run_id"}  # an id is one run's
-    return [one if index == 0 else others.copy() for index in range(count)]  # type: ignore[misc]
+    others: Any = {key: value for key, value in one.items() if key != "run_id"}  # that is one run's
+    return lambda index: one if index == 0 else others.copy()

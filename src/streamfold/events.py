@@ -9,11 +9,13 @@ runs in a task of its own, with a bounded buffer between.
 from __future__ import annotations
 
 import math
+import reprlib
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 import anyio
 import msgspec
@@ -24,11 +26,22 @@ from .callbacks import BaseCallbackHandler, LLMResult
 from .chunks import AIMessageChunk
 from .errors import ConfigurationError
 from .messages import BaseMessage
+from .net import portal
 
 __all__ = ["EventFilter", "EventSink", "checked_version", "inline_events", "plain", "task_events"]
 
+Event: TypeAlias = dict[str, Any]
+Keywords: TypeAlias = dict[str, Any]  # what every handler is told of a run
+
 # Events that wait for a slow consumer before the run waits for it.
 _AHEAD: Final = 256
+
+
+#: The types of events, and those that only LangChain has: programs may name them all the same.
+_TYPES: Final = (
+    *("chat_model", "chain", "tool", "retry", "custom"),
+    *("llm", "retriever", "prompt", "parser"),
+)
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +53,17 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     exclude_names: Sequence[str] | None = None
     exclude_types: Sequence[str] | None = None
     exclude_tags: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        for field in self.__struct_fields__:
+            value = getattr(self, field)
+            if isinstance(value, str) or not isinstance(value, Collection | None):
+                raise ConfigurationError(f"{field} is {value!r:.60}: expected a list of strs")
+            for kind in (value or ()) if field.endswith("_types") else ():
+                if kind not in _TYPES:
+                    raise ConfigurationError(
+                        f"{field} has {kind!r:.60}: expected some of {', '.join(_TYPES)}"
+                    )
 
     def shows(self, kind: str, name: str, tags: Collection[str]) -> bool:
         included = (self.include_names, self.include_types, self.include_tags)
@@ -58,107 +82,111 @@ def _matches(
     )
 
 
+class _Open(msgspec.Struct, gc=False):
+    """A run that has started and not ended. `common` is in all its events; None hides the run."""
+
+    kind: str
+    common: Event | None
+    input: Any
+
+
 class EventSink(BaseCallbackHandler):
-    """Makes events of what a handler hears and gives each to `put`."""
+    """Makes events of what a handler hears and gives each to `put`, which may give back something
+    to be awaited: room for more."""
 
     wants_tokens = True
 
-    def __init__(self, shown: EventFilter, put: Callable[[dict[str, Any]], Any]) -> None:
+    def __init__(self, shown: EventFilter, put: Callable[[Event], Any]) -> None:
         self._shown = shown
         self._put = put
-        self._parents: dict[Any, list[str]] = {}
+        self._open: dict[UUID, _Open] = {}
 
-    def _above(self, run: dict[str, Any]) -> list[str]:
-        parents = self._parents.get(run["run_id"])
-        if parents is None:
-            above = run["parent_run_id"]
-            parents = [] if above is None else [*self._parents.get(above, ()), str(above)]
-        return parents
+    def _start(self, kind: str, input: Any, run: Keywords) -> Any:
+        common = self._common(kind, run)
+        self._open[run["run_id"]] = _Open(kind, common, input)
+        return common and self._put(_event(kind, "start", common, {"input": input}))
 
-    def _send(self, kind: str, what: str, data: dict[str, Any], run: dict[str, Any]) -> Any:
-        id, name, tags = run["run_id"], run["name"], run["tags"]
-        parents = self._parents[id] = self._above(run)
-        if what in ("end", "error", "cancel"):
-            self._parents.pop(id, None)
-        if not self._shown.shows(kind, name, tags):
+    def _more(self, chunk: Any, id: UUID) -> Any:
+        run = self._open.get(id)
+        if run is None or run.common is None:
             return None
-        return self._put(
-            {
-                "event": f"on_{kind}_{what}",
-                "name": name,
-                "run_id": str(id),
-                "parent_ids": parents,
-                "tags": tags,
-                "metadata": run["metadata"],
-                "data": data,
-            }
-        )
+        return self._put(_event(run.kind, "stream", run.common, {"chunk": chunk}))
+
+    def _end(self, what: str, data: dict[str, Any], run: Keywords) -> Any:
+        started = self._open.pop(run["run_id"], None)
+        if started is None or started.common is None:
+            return None
+        if started.common["parent_ids"]:  # what the root got, its caller knows
+            data["input"] = started.input
+        return self._put(_event(started.kind, what, started.common, data))
+
+    def _common(self, kind: str, run: Keywords) -> Event | None:
+        """What all events of a run share; None where they are not shown."""
+        if not self._shown.shows(kind, run["name"], run["tags"]):
+            return None
+        return {
+            "name": run["name"],
+            "run_id": str(run["run_id"]),
+            "parent_ids": run["parent_ids"],
+            "tags": run["tags"],
+            "metadata": run["metadata"],
+        }
 
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[Any]], **run: Any
     ) -> Any:
-        return self._send("chat_model", "start", {"input": run.get("raw_input", messages)}, run)
+        return self._start("chat_model", run.get("raw_input", messages), run)
 
     def on_llm_new_token(self, token: str, *, chunk: Any = None, **run: Any) -> Any:
-        return self._send("chat_model", "stream", {"chunk": chunk}, run)
+        return self._more(chunk, run["run_id"])
 
     def on_llm_end(self, response: LLMResult, **run: Any) -> Any:
-        return self._send("chat_model", "end", {"output": _output(response)}, run)
+        return self._end("end", {"output": _output(response)}, run)
 
     def on_llm_error(self, error: BaseException, **run: Any) -> Any:
-        data = {"error": error, "output": _output(run.get("response"))}
-        return self._send("chat_model", "error", data, run)
+        return self._end("error", {"error": error, "output": _output(run["response"])}, run)
 
     def on_llm_cancel(self, **run: Any) -> Any:
-        return self._send("chat_model", "cancel", {"output": _output(run.get("response"))}, run)
+        return self._end("cancel", {"output": _output(run["response"])}, run)
 
     def on_chain_start(self, serialized: dict[str, Any], inputs: Any, **run: Any) -> Any:
-        return self._send("chain", "start", {"input": inputs}, run)
+        return self._start("chain", inputs, run)
 
     def on_chain_stream(self, chunk: Any, **run: Any) -> Any:
-        return self._send("chain", "stream", {"chunk": chunk}, run)
+        return self._more(chunk, run["run_id"])
 
     def on_chain_end(self, outputs: Any, **run: Any) -> Any:
-        return self._send("chain", "end", {"output": outputs}, run)
+        return self._end("end", {"output": outputs}, run)
 
     def on_chain_error(self, error: BaseException, **run: Any) -> Any:
-        return self._send("chain", "error", {"error": error}, run)
+        return self._end("error", {"error": error, "output": run["outputs"]}, run)
 
     def on_chain_cancel(self, **run: Any) -> Any:
-        return self._send("chain", "cancel", {}, run)
+        return self._end("cancel", {"output": run["outputs"]}, run)
 
     def on_tool_start(self, serialized: dict[str, Any], input_str: str, **run: Any) -> Any:
-        return self._send("tool", "start", {"input": run.get("inputs", input_str)}, run)
+        return self._start("tool", run.get("inputs", input_str), run)
 
     def on_tool_end(self, output: Any, **run: Any) -> Any:
-        return self._send("tool", "end", {"output": output}, run)
+        return self._end("end", {"output": output}, run)
 
     def on_tool_error(self, error: BaseException, **run: Any) -> Any:
-        return self._send("tool", "error", {"error": error}, run)
+        return self._end("error", {"error": error, "tool_call_id": run.get("tool_call_id")}, run)
 
     def on_tool_cancel(self, **run: Any) -> Any:
-        return self._send("tool", "cancel", {}, run)
+        return self._end("cancel", {"tool_call_id": run.get("tool_call_id")}, run)
 
     def on_retry(self, retry_state: Any, **run: Any) -> Any:
-        return self._named("on_retry", retry_state, run)
+        common = self._common("retry", run)
+        return common and self._put({"event": "on_retry", **common, "data": retry_state})
 
     def on_custom_event(self, name: str, data: Any, **run: Any) -> Any:
-        return self._named("on_custom_event", data, {**run, "name": name})
+        common = self._common("custom", {**run, "name": name})
+        return common and self._put({"event": "on_custom_event", **common, "data": data})
 
-    def _named(self, event: str, data: Any, run: dict[str, Any]) -> Any:
-        if not self._shown.shows("custom", run["name"], run["tags"]):
-            return None
-        return self._put(
-            {
-                "event": event,
-                "name": run["name"],
-                "run_id": str(run["run_id"]),
-                "parent_ids": self._above(run),
-                "tags": run["tags"],
-                "metadata": run["metadata"],
-                "data": data,
-            }
-        )
+
+def _event(kind: str, what: str, common: Event, data: dict[str, Any]) -> Event:
+    return {"event": f"on_{kind}_{what}", **common, "data": data}
 
 
 def _output(response: Any) -> Any:
@@ -172,65 +200,82 @@ def checked_version(version: str) -> None:
 
 
 class _Buffer:
-    """Events between the task of a run and the consumer, who may be in different loops: a sync
+    """Events between the tasks of a run and the consumer, who may be in different loops: a sync
     function inside the run calls its models on the portal's loop."""
 
     def __init__(self) -> None:
-        self._events: deque[dict[str, Any]] = deque()
-        self._home: EventLoopToken = current_token()
-        self._thread = threading.get_ident()
-        self._news = anyio.Event()
-        self._room = anyio.Event()
-        self.over = False
+        self._events: deque[Event] = deque()
+        self._consumer = _Waiter()
+        self._full: deque[_Waiter] = deque()  # those who wait for room
         self._left = False  # nobody takes any more
+        self.over = False
 
-    def put(self, event: dict[str, Any]) -> Awaitable[None] | None:
+    def put(self, event: Event) -> Awaitable[None] | None:
         if self._left:
             return checkpoint()  # a cancelled run ends here, and its last words wait for nobody
         self._events.append(event)
-        if threading.get_ident() == self._thread:
-            self._news.set()
-            return self._wait() if len(self._events) > _AHEAD else None
-        _post(self._home, lambda: self._news.set())
-        return None
+        self._consumer.wake()
+        return self._room() if len(self._events) > _AHEAD else None
 
-    async def _wait(self) -> None:
+    async def _room(self) -> None:
         while len(self._events) > _AHEAD and not self._left:
-            self._room = anyio.Event()
-            await self._room.wait()
+            if portal.is_waiting(self._consumer.thread):
+                return  # the consumer's thread is blocked by who asks: it would wait for itself
+            waiter = _Waiter()
+            self._full.append(waiter)
+            if len(self._events) > _AHEAD and not self._left:  # it may just have made room
+                await waiter.wait()
         if self._left:
             await checkpoint()
 
     def leave(self) -> None:
         """The consumer is gone: nothing is kept any more."""
         self._left = True
-        self._room.set()
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        while self._full:
+            self._full.popleft().wake()
 
     def end(self) -> None:
         self.over = True
-        self._news.set()
+        self._consumer.wake()
 
-    async def take(self) -> list[dict[str, Any]]:
+    async def take(self) -> list[Event]:
         """All events that are there; waits for the first. An empty list is the end."""
         while not self._events and not self.over:
-            self._news = anyio.Event()
-            if not self._events:
-                await self._news.wait()
+            self._consumer.again()
+            if not self._events and not self.over:
+                await self._consumer.wait()
         taken = [self._events.popleft() for _ in range(len(self._events))]
-        self._room.set()
+        self._wake_all()
         return taken
 
 
-def _post(token: EventLoopToken, function: Callable[[], Any]) -> None:
-    """Have `function` called in the loop of `token`, from any thread, without waiting."""
-    native: Any = token.native_token
-    soon = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
-    soon(function)
+class _Waiter:
+    """A task that waits in its loop to be woken from any thread."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self._loop: EventLoopToken = current_token()
+        self._woken = anyio.Event()
+
+    def again(self) -> None:
+        self._woken = anyio.Event()
+
+    async def wait(self) -> None:
+        await self._woken.wait()
+
+    def wake(self) -> None:
+        if threading.get_ident() == self.thread:
+            self._woken.set()
+        else:
+            portal.post(self._loop, lambda: self._woken.set())
 
 
 async def task_events(
-    run: Callable[[Callable[[dict[str, Any]], Any]], Awaitable[Any]],
-) -> AsyncGenerator[dict[str, Any], None]:
+    run: Callable[[Callable[[Event], Any]], Awaitable[Any]],
+) -> AsyncGenerator[Event, None]:
     """The events that ``run(put)`` puts while it runs in a task of its own. Its error is raised
     after the last event; leaving early cancels it."""
     buffer = _Buffer()
@@ -262,8 +307,8 @@ async def task_events(
 
 
 async def inline_events(
-    batches: AsyncGenerator[list[Any], None], pending: deque[dict[str, Any]]
-) -> AsyncGenerator[dict[str, Any], None]:
+    batches: AsyncGenerator[list[Any], None], pending: deque[Event]
+) -> AsyncGenerator[Event, None]:
     """The events that appear in `pending` while `batches` is read: no task, no buffer to fill."""
     try:
         async with aclosing(batches):
@@ -278,21 +323,27 @@ async def inline_events(
         yield pending.popleft()
 
 
-def plain(value: Any) -> Any:
+_DEEPEST: Final = 64  # containers in containers that plain data has
+
+
+def plain(value: Any, depth: int = 0) -> Any:
     """`value` as JSON-ready data: messages by `to_dict`, errors by type and text; NaN and
-    infinities, for which JSON has no word, are None."""
+    infinities, for which JSON has no word, are None. What is nested too deep, such as a list that
+    contains itself, is a short `repr`."""
+    if depth > _DEEPEST:
+        return reprlib.repr(value)
     if isinstance(value, AIMessageChunk | BaseMessage):
         return value.to_dict()
     if isinstance(value, BaseException):
         return {"type": type(value).__name__, "message": str(value)}
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item, depth + 1) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     try:
         built = msgspec.to_builtins(value, enc_hook=repr)
     except (TypeError, ValueError):
         return repr(value)
-    return plain(built) if isinstance(built, dict | list | float) else built
+    return plain(built, depth + 1) if isinstance(built, dict | list | float) else built

@@ -1,41 +1,47 @@
-"""`MessageStream`: one answer, read as typed events, as text, as tool calls, or as a whole."""
+"""`MessageStream`: one answer, read as typed events, as text, as tool calls, or as a whole.
+
+Readers are independent: each sees the answer from its beginning, and one that is cancelled or gives
+up takes nothing from the others. So the answer is read by a task of its own, which reads on when a
+reader needs more than has come, and no further.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import anyio
+from anyio.lowlevel import current_token
 
+from .batch import spawn
 from .chunks import AIMessageChunk, fold_events
 from .content import ToolCall
 from .deltas import ChunkEvent, ReasoningDelta, TextDelta
+from .errors import ConfigurationError
 from .messages import AIMessage
+from .net.portal import post
 
 __all__ = ["MessageStream"]
+
+Start = Callable[[], AsyncGenerator[list[AIMessageChunk], None]]
 
 
 class MessageStream:
     """An answer while it arrives. Several readers may iterate it and its projections at once: each
-    sees everything from the beginning, and whoever needs more reads on for all.
+    sees everything from the beginning. The events are kept once, for all of them.
 
     It is an async context manager; leaving it closes the connection.
     """
 
-    def __init__(self, start: Callable[[], AsyncGenerator[list[AIMessageChunk], None]]) -> None:
-        self._source = start()
-        self._events: list[ChunkEvent] = []
-        self._lock = anyio.Lock()
-        self._reading: anyio.CancelScope | None = None  # around the wait for more
-        self._over = False
-        self._cancelled = False
-        self._error: BaseException | None = None
+    def __init__(self, start: Start) -> None:
+        self._pump = _Pump(start)
 
     async def __aenter__(self) -> MessageStream:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._close()
+        await self._pump.close()
 
     def __aiter__(self) -> AsyncIterator[ChunkEvent]:
         return _Reader(self, lambda event: event)
@@ -58,57 +64,93 @@ class MessageStream:
     async def message(self) -> AIMessage:
         """The whole answer, once it has arrived. After `cancel`, what had arrived, with
         ``finish_reason="cancelled"``. Raises what broke the stream."""
-        seen = 0
-        while await self._more(seen):
-            seen = len(self._events)
-        return fold_events(self._events).to_message("cancelled" if self._cancelled else None)
+        events = self._pump.events
+        while await self._pump.more(len(events)):
+            pass
+        return fold_events(events).to_message("cancelled" if self._pump.cancelled else None)
 
     async def cancel(self) -> None:
         """Stop the answer: the connection is closed, and every reader comes to its end."""
-        await self._close()
+        await self._pump.close()
 
-    async def _close(self) -> None:
-        if not self._over:
-            self._over = self._cancelled = True
-        if self._reading is not None:
-            self._reading.cancel()
-        with anyio.CancelScope(shield=True):
-            async with self._lock:
-                await self._source.aclose()
+    def __del__(self) -> None:
+        self._pump.drop()
 
-    async def _more(self, seen: int) -> bool:
-        """Whether there are events after the first `seen`; reads on if need be."""
-        while len(self._events) <= seen:
-            async with self._lock:
-                if len(self._events) > seen:
-                    break
-                if self._error is not None:
-                    raise self._error
-                if self._over:
-                    return False
-                await self._pull()
+
+class _Pump:
+    """The events that have come, and the task that reads on. It begins with the first demand."""
+
+    def __init__(self, start: Start) -> None:
+        self.events: list[ChunkEvent] = []
+        self.cancelled = False
+        self._source = start()
+        self._over = False
+        self._error: Exception | None = None
+        self._scope: anyio.CancelScope | None = None  # around the task, once there is one
+        self._demand = self._news = self._gone = self._loop = _NONE
+
+    async def more(self, seen: int) -> bool:
+        """Whether there are events after the first `seen`; waits for them. Raises what broke the
+        stream, to each who comes so far."""
+        while len(self.events) <= seen:
+            if self._error is not None:
+                raise self._error
+            if self._over:
+                return False
+            if self._scope is None:
+                self._scope = anyio.CancelScope()
+                self._demand, self._news, self._gone = (anyio.Event() for _ in range(3))
+                self._loop = current_token()
+                spawn(self._run, self._scope)
+            self._demand.set()
+            await self._news.wait()
         return True
 
-    async def _pull(self) -> None:
-        batch = None
+    async def _run(self, scope: anyio.CancelScope) -> None:
         try:
-            with anyio.CancelScope() as self._reading:
-                batch = await anext(self._source, None)
+            with scope:
+                async with aclosing(self._source):
+                    await self._read()
         except Exception as error:
             self._error = error
-            self._over = True
-            raise
-        except BaseException:
-            # The reader was cancelled while it read for all, and with it the source.
-            self._over = self._cancelled = True
-            raise
         finally:
-            self._reading = None
-        if batch is None:
+            self.cancelled = scope.cancelled_caught
             self._over = True
-            return
-        for chunk in batch:
-            self._events.extend(chunk.events)
+            self._news.set()
+            self._gone.set()
+
+    async def _read(self) -> None:
+        async for batch in self._source:
+            for chunk in batch:
+                if not isinstance(chunk, AIMessageChunk):
+                    raise ConfigurationError(
+                        f"astream_message reads message chunks, and this runnable streams "
+                        f"{type(chunk).__name__}: use astream"
+                    )
+                self.events.extend(chunk.events)
+            self._demand = anyio.Event()
+            self._news.set()
+            self._news = anyio.Event()
+            await self._demand.wait()
+
+    async def close(self) -> None:
+        """Cancel the answer, if it is not over, and wait until its connection is closed."""
+        if self._scope is None:
+            self.cancelled = not self._over
+            self._over = True
+            await self._source.aclose()
+        else:
+            self._scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._gone.wait()
+
+    def drop(self) -> None:
+        """The same, without waiting: nobody can read any more."""
+        if self._scope is not None and not self._over:
+            post(self._loop, self._scope.cancel)  # the garbage collector runs in any thread
+
+
+_NONE: Any = None
 
 
 class _Reader:
@@ -124,8 +166,9 @@ class _Reader:
         return self
 
     async def __anext__(self) -> Any:
-        while await self._stream._more(self._seen):
-            picked = self._pick(self._stream._events[self._seen])
+        pump = self._stream._pump
+        while self._seen < len(pump.events) or await pump.more(self._seen):
+            picked = self._pick(pump.events[self._seen])
             self._seen += 1
             if picked is not None:
                 return picked

@@ -6,18 +6,23 @@ async ones on the portal's loop: there is no second engine to keep in step.
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from .batch import BatchStream, abatch
+from .batch import Batch, BatchStream, Configs, Inputs, in_hand
 from .chunks import AIMessageChunk
 from .config import merge_configs
-from .errors import StreamInterruptedError
+from .errors import ConfigurationError, StreamInterruptedError
 from .events import EventFilter, EventSink, checked_version, plain, task_events
 from .message_stream import MessageStream
 from .net import portal
+from .progress import BatchSummary
+from .stored import Stored
 
 __all__ = ["ChunkStream", "Runnable"]
 
@@ -40,6 +45,11 @@ class Runnable:
         """Check the call; return what starts it: chunks, a list for each network read."""
         raise NotImplementedError
 
+    @property
+    def _grows(self) -> bool:
+        """Whether each item of a stream stands for all that has come."""
+        return False
+
     async def aclose(self) -> None:
         """Give back what this object holds in the running loop."""
 
@@ -50,13 +60,21 @@ class Runnable:
         *,
         retry_if_exception_type: Any = (Exception,),
         wait_exponential_jitter: bool = True,
+        exponential_jitter_params: Mapping[str, float] | None = None,
         stop_after_attempt: int = 3,
         restart_streams: bool = False,
     ) -> Any:
-        """A runnable that is tried up to `stop_after_attempt` times.
+        """A runnable that is tried up to `stop_after_attempt` times, if it fails with one of the
+        exceptions named (a class, or several).
 
-        A stream is tried again only before its first chunk, unless `restart_streams`: then a
-        `Restart` event voids what had come.
+        The pause between attempts is random and doubles, up to 8 seconds, or what the server asks
+        for; `exponential_jitter_params` (`initial`, `max`, `exp_base`, `jitter`, in seconds)
+        changes it, and without `wait_exponential_jitter` there is none.
+
+        A stream is tried again only before its first chunk, unless `restart_streams`: then a chunk
+        with a `Restart` event voids what had come (partial objects of structured output begin anew
+        by themselves; a stream of other items has the event among them). What is no use to try
+        again is not: a ConfigurationError, a budget that is used up.
         """
         from .resilience import RunnableRetry
 
@@ -64,6 +82,7 @@ class Runnable:
             self,
             retry_if_exception_type=retry_if_exception_type,
             wait_exponential_jitter=wait_exponential_jitter,
+            exponential_jitter_params=exponential_jitter_params,
             stop_after_attempt=stop_after_attempt,
             restart_streams=restart_streams,
         )
@@ -75,10 +94,20 @@ class Runnable:
         exceptions_to_handle: Any = (Exception,),
         restart_streams: bool = False,
     ) -> Any:
-        """A runnable that asks each of `fallbacks` in turn when this one fails. Streams as in
-        `with_retry`."""
+        """A runnable that asks each of `fallbacks` in turn when this one fails with one of
+        `exceptions_to_handle` (a class, or several); all get the same input and configuration.
+
+        Streams as in `with_retry`. Handlers and events are told by `on_retry`, whose state has the
+        name of who is asked now as `fallback`. A budget that is used up ends it, unless
+        BudgetExceededError is named. Raises the first error if all fail, and ConfigurationError for
+        fallbacks that are none.
+        """
         from .resilience import RunnableWithFallbacks
 
+        if not isinstance(fallbacks, list | tuple):
+            raise ConfigurationError(
+                f"fallbacks is {type(fallbacks).__name__}: expected a list of runnables"
+            )
         return RunnableWithFallbacks(
             [self, *fallbacks],
             exceptions_to_handle=exceptions_to_handle,
@@ -107,30 +136,78 @@ class Runnable:
 
     async def abatch(
         self,
-        inputs: Sequence[Any],
-        config: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        inputs: Inputs,
+        config: Configs = None,
         *,
         return_exceptions: bool = False,
+        progress: bool | Callable[[BatchSummary], Any] = False,
+        journal: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> list[Any]:
-        """The answers to many inputs, in their order; at most `max_concurrency` at once.
+        """The answers to many inputs, in their order.
 
-        The first failure cancels the others and is raised, with the answers that were ready in its
-        `finished` (index to answer); with `return_exceptions` errors take the answers' places.
+        - `inputs`: a list or any iterable, async or not. One that waits should be async: a plain
+          generator runs on the event loop. An async generator is closed at the end.
+        - `config`: for all calls, or a list with one for each; its `max_concurrency` (default 64)
+          is how many calls are in flight at once, and how many inputs are taken ahead.
+        - `return_exceptions`: errors take the answers' places. Otherwise the first one cancels the
+          other calls and is raised, with the answers that were ready in its `finished` (a dict by
+          index).
+        - `progress`: True shows a bar on stderr (tqdm, ``streamfold[progress]``); a function, sync
+          or async, is called with a `BatchSummary` at the beginning, after every item, and at the
+          end, when it is `over`.
+        - `journal`: the path of a file in which every answer is on disk as soon as it is there. The
+          same batch with the same journal goes on where it was interrupted, however that was; items
+          that failed are asked again.
+
+        Raises ConfigurationError, before any request, for what cannot be a batch; JournalError for
+        a journal of other inputs, another model or other parameters, or one that is in use.
         """
-        return await abatch(self.ainvoke, inputs, config, return_exceptions, kwargs, self._config)
+        batch = self._batch(inputs, config, return_exceptions, progress, journal, kwargs)
+        return await batch.collect()
 
     def abatch_as_completed(
         self,
-        inputs: Sequence[Any],
-        config: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        inputs: Inputs,
+        config: Configs = None,
         *,
         return_exceptions: bool = False,
+        progress: bool | Callable[[BatchSummary], Any] = False,
+        journal: str | os.PathLike[str] | None = None,
         **kwargs: Any,
-    ) -> AsyncIterator[tuple[int, Any]]:
-        """``(index, answer)`` of many inputs as they become ready. Leaving the loop cancels the
-        calls that still run."""
-        return BatchStream(self.ainvoke, inputs, config, return_exceptions, kwargs, self._config)
+    ) -> BatchStream:
+        """``(index, answer)`` of many inputs as they become ready. Parameters as in `abatch`.
+
+        Leaving the loop cancels the calls that still run. A consumer that takes its time slows the
+        calls down: no more answers wait for it than calls may be in flight. So a million inputs
+        from a generator need the memory of a few; then `finished` of an error has only what was not
+        handed out.
+        """
+        batch = self._batch(inputs, config, return_exceptions, progress, journal, kwargs)
+        return BatchStream(batch)
+
+    def _batch(
+        self,
+        inputs: Inputs,
+        config: Configs,
+        return_exceptions: bool,
+        progress: bool | Callable[[BatchSummary], Any],
+        journal: str | os.PathLike[str] | None,
+        kwargs: Mapping[str, Any],
+    ) -> Batch:
+        return Batch(
+            self,
+            inputs,
+            config,
+            return_exceptions=return_exceptions,
+            progress=progress,
+            journal=journal,
+            kwargs=kwargs,
+        )
+
+    def _stored(self, config: Mapping[str, Any], kwargs: Mapping[str, Any]) -> Stored:
+        """How a journal keeps what this answers when it is called so."""
+        return Stored(identity={"runnable": type(self).__name__, **kwargs})
 
     def astream_events(
         self,
@@ -150,8 +227,8 @@ class Runnable:
         """The run and all runs nested in it, as events (see `events.py`).
 
         `serialize` makes every event JSON-ready data. The filters go by run name, by type
-        (`chat_model`, `chain`, `tool`) and by tag. Every run has one last event: end, error or
-        cancel; an error is raised after its event.
+        (`chat_model`, `chain`, `tool`, `retry`, `custom`) and by tag. Every run has one last event:
+        end, error or cancel; an error is raised after its event.
         """
         checked_version(version)
         shown = EventFilter(
@@ -188,7 +265,8 @@ class Runnable:
         self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> Iterator[dict[str, Any]]:
         """`astream_events` as a plain iterator."""
-        return portal.iterate(lambda: _singly(self.astream_events(input, config, **kwargs)))
+        events = self.astream_events(input, config, **kwargs)  # what is wrong is said at once
+        return portal.iterate(lambda: _singly(events))
 
     def invoke(self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
         """`ainvoke`, waited for. Works in scripts, notebooks and threads; Ctrl-C cancels."""
@@ -202,33 +280,38 @@ class Runnable:
 
     def batch(
         self,
-        inputs: Sequence[Any],
-        config: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        inputs: Inputs,
+        config: Configs = None,
         *,
         return_exceptions: bool = False,
+        progress: bool | Callable[[BatchSummary], Any] = False,
+        journal: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> list[Any]:
-        """`abatch`, waited for."""
-        return portal.run(
-            lambda: self.abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
-        )
+        """`abatch`, waited for. Ctrl-C cancels the calls, and the KeyboardInterrupt has `finished`,
+        too. A plain generator is run to its end first, in this thread."""
+        listed = in_hand(inputs)
+        batch = self._batch(listed, config, return_exceptions, progress, journal, kwargs)
+        try:
+            return portal.run(batch.collect)
+        except KeyboardInterrupt as error:
+            error.finished = batch.finished  # type: ignore[attr-defined]
+            raise
 
     def batch_as_completed(
         self,
-        inputs: Sequence[Any],
-        config: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        inputs: Inputs,
+        config: Configs = None,
         *,
         return_exceptions: bool = False,
+        progress: bool | Callable[[BatchSummary], Any] = False,
+        journal: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
-        """`abatch_as_completed` as a plain iterator."""
-        return portal.iterate(
-            lambda: _singly(
-                self.abatch_as_completed(
-                    inputs, config, return_exceptions=return_exceptions, **kwargs
-                )
-            )
-        )
+        """`abatch_as_completed` as a plain iterator. A generator of inputs runs on the event loop
+        of the sync methods, in its thread."""
+        batch = self._batch(inputs, config, return_exceptions, progress, journal, kwargs)
+        return portal.iterate(lambda: _singly(BatchStream(batch)))
 
     def close(self) -> None:
         """`aclose` for the connections of the sync methods."""
@@ -267,8 +350,11 @@ class ChunkStream:
 
     The generator then belongs to the ``async for`` alone: leaving the loop drops and so closes it,
     even where the stream is kept in a variable. Inside ``async with`` it stays open to the end of
-    the block, and another loop goes on where the last one was left.
+    the block, and another loop goes on where the last one was left. Whoever takes chunks by hand
+    (`anext`) and goes away before the end has to close it: else a ResourceWarning says so.
     """
+
+    _by_hand = False
 
     def __init__(self, start: Callable[[], AsyncGenerator[list[AIMessageChunk], None]]) -> None:
         self._ended: list[bool] = []
@@ -282,6 +368,7 @@ class ChunkStream:
 
     async def __anext__(self) -> AIMessageChunk:
         self._chunks = self._live()
+        self._by_hand = True
         return await anext(self._chunks)
 
     def _live(self) -> AsyncGenerator[AIMessageChunk, None]:
@@ -301,6 +388,16 @@ class ChunkStream:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
         self._entered = None
+
+    def __del__(self) -> None:
+        chunks = self._chunks if self._by_hand else None
+        unfinished = getattr(chunks, "ag_frame", None) is not None  # None, too, for no chunks
+        if unfinished and not sys.is_finalizing():
+            warnings.warn(
+                "a stream was dropped in the middle and never closed: use `async with` or aclose()",
+                ResourceWarning,
+                stacklevel=2,
+            )
 
 
 async def _nothing_more(ended: list[bool]) -> AsyncGenerator[AIMessageChunk, None]:
