@@ -38,9 +38,12 @@ def _run(code: str, names: dict[str, Any]) -> None:
     asyncio.run(cell())
 
 
-def test_the_code_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_code_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     """Each block runs after those above it, and the answers are printed."""
     names: dict[str, Any] = {}
+    monkeypatch.chdir(tmp_path)
     with EmbeddedProvider() as provider:
         for vendor, path in (("OPENAI", "/v1"), ("ANTHROPIC", "")):
             monkeypatch.setenv(f"{vendor}_BASE_URL", provider.url + path)
@@ -54,6 +57,9 @@ def test_the_code_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     assert "reasoning The user says" in printed
     assert "According to the tools: Sunny in Boston.; Sunny in Tokyo." in printed
     assert "Inception" in printed
+    assert "\n('year',) " in printed
+    assert "\n() Movie(" in printed
+    assert "19 squared" in printed
     assert "it broke" not in printed
 
 
