@@ -4,7 +4,11 @@ what was expected, with a suggestion where one is near."""
 from __future__ import annotations
 
 import math
+import os
+import socket
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -18,9 +22,17 @@ from streamfold import (
     Limits,
     Timeouts,
     ToolMessage,
+    azure_token_provider,
     init_chat_model,
 )
-from streamfold.errors import ConfigurationError, StreamfoldError, UnknownParameterError
+from streamfold.cli import main
+from streamfold.errors import (
+    ConfigurationError,
+    ConnectError,
+    StreamfoldError,
+    UnknownParameterError,
+)
+from streamfold.net import retry
 from streamfold.testing import EmbeddedProvider
 
 KEY = "canary-0123456789"
@@ -144,6 +156,115 @@ def test_a_key_that_is_missing(model: str, variable: str) -> None:
         init_chat_model(model).invoke("hi")
 
     refused(make_and_call, variable, "api_key")
+
+
+AZURE = {"azure_endpoint": "https://x.openai.azure.com", "api_version": "v1", "api_key": KEY}
+BEDROCK = {"region_name": "us-east-1"}
+
+#: Provider, what it is given, and what the error names: the parameter and the variable.
+PARTS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
+    ("azure_openai", AZURE | {"azure_endpoint": None}, ("azure_endpoint", "AZURE_OPENAI_ENDPOINT")),
+    ("azure_openai", AZURE | {"api_version": None}, ("api_version", "OPENAI_API_VERSION", "'v1'")),
+    ("azure_openai", AZURE | {"api_key": None}, ("api_key", "AZURE_OPENAI_API_KEY", "azure_ad")),
+    ("azure_openai", AZURE | {"azure_endpoint": "x.openai.azure.com"}, ("azure_endpoint", "https")),
+    ("azure_anthropic", {"api_key": KEY}, ("azure_resource", "ANTHROPIC_FOUNDRY_RESOURCE")),
+    ("azure_anthropic", {"azure_resource": "x"}, ("api_key", "ANTHROPIC_FOUNDRY_API_KEY")),
+    ("google_vertexai", {}, ("project", "GOOGLE_CLOUD_PROJECT")),
+    ("google_anthropic_vertex", {}, ("project", "GOOGLE_CLOUD_PROJECT")),
+    ("google_genai", {}, ("api_key", "GOOGLE_API_KEY", "GEMINI_API_KEY")),
+    ("bedrock", {"api_key": KEY}, ("region_name", "AWS_REGION", "AWS_DEFAULT_REGION")),
+    ("bedrock_converse", {}, ("region_name", "AWS_REGION", "AWS_DEFAULT_REGION")),
+    ("bedrock", BEDROCK, ("AWS_ACCESS_KEY_ID", "AWS_BEARER_TOKEN_BEDROCK", "api_key")),
+    ("bedrock", BEDROCK | {"aws_access_key_id": "A"}, ("aws_secret_access_key",)),
+    ("cohere", {}, ("api_key", "CO_API_KEY")),
+    ("huggingface", {}, ("api_key", "HUGGINGFACEHUB_API_TOKEN", "HF_TOKEN")),
+]
+
+
+@pytest.fixture
+def nothing_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine without credentials of any cloud."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "AZURE_", "OPENAI_", "GOOGLE_", "GCLOUD_", "HF_", "HUGGING")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+
+
+@pytest.mark.usefixtures("nothing_around")
+@pytest.mark.parametrize(
+    ("provider", "given", "words"),
+    [pytest.param(*row, id=f"{row[0]}-{row[2][0]}-{n}") for n, row in enumerate(PARTS)],
+)
+def test_a_part_that_is_missing(
+    provider: str, given: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    """Endpoint, API version, region, project, credentials: before any request."""
+    refused(lambda: init_chat_model("m", model_provider=provider, **given).invoke("hi"), *words)
+
+
+EXTRAS: list[tuple[str, str, Callable[[], Any]]] = [
+    ("bedrock", "botocore", lambda: init_chat_model("m", model_provider="bedrock", **BEDROCK)),
+    (
+        "azure",
+        "azure.identity",
+        lambda: init_chat_model(
+            "m",
+            model_provider="azure_openai",
+            azure_ad_token_provider=azure_token_provider(),
+            **(AZURE | {"api_key": None}),
+        ),
+    ),
+    (
+        "google",
+        "google.auth.transport.requests",
+        lambda: init_chat_model("m", model_provider="google_vertexai", project="p"),
+    ),
+]
+
+
+@pytest.mark.usefixtures("nothing_around")
+@pytest.mark.parametrize(("extra", "module", "make"), EXTRAS, ids=[row[0] for row in EXTRAS])
+def test_a_package_that_is_missing(
+    extra: str, module: str, make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command that installs it is in the text."""
+    for name in [*sys.modules, module]:
+        if name == module or name.startswith(f"{module}."):
+            monkeypatch.setitem(sys.modules, name, None)
+    refused(lambda: make().invoke("hi"), f'pip install "streamfold[{extra}]"')
+
+
+LOCAL = [
+    ("ollama:llama3.2", "OLLAMA_HOST", "ollama serve"),
+    ("vllm:m", "VLLM_BASE_URL", "vllm serve"),
+    ("lmstudio:m", "LMSTUDIO_BASE_URL", "lms server start"),
+    ("llama_cpp:m", "LLAMA_CPP_BASE_URL", "llama-server -m"),
+]
+
+
+@pytest.mark.parametrize(("model", "variable", "start"), LOCAL)
+def test_a_local_server_that_does_not_run(
+    model: str,
+    variable: str,
+    start: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`streamfold ask` says in one paragraph where it looked and how to start what is not there."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    monkeypatch.setenv(variable, url)
+    monkeypatch.setattr(retry, "_LONGEST", 0.06)
+    assert main(["ask", "-m", model, "hi"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    for word in (url, start):
+        assert word in err
+    with pytest.raises(ConnectError, match=start):
+        init_chat_model(model, max_retries=0).invoke("hi")
 
 
 BAD_KEYS = [

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from .errors import ConfigurationError
-from .net.auth import Key, checked_key
+from .net.auth import Key, checked_headers, checked_key
 from .vendors import Vendor
 from .wire.request import path_segment
 
@@ -31,12 +31,14 @@ class UnusableVariableError(ConfigurationError):
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """Where requests go: `base_url` before the dialect's path, and how they are authorised."""
+    """Where requests go: `base_url` before the dialect's path, and how they are authorised; with
+    headers that say for whom."""
 
     base_url: str
     auth: str | None
     key: Key | None
     query: dict[str, str] = {}
+    headers: dict[str, str] = {}
 
 
 def resolve(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
@@ -57,6 +59,20 @@ def _plain(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
         auth=row.auth,
         key=_key(row, params, needed=row.needs_key and base_url == row.base_url),
     )
+
+
+_ACCOUNTS: Final = {
+    "openai-organization": ("organization", "OPENAI_ORG_ID"),
+    "openai-project": ("project", "OPENAI_PROJECT_ID"),
+}
+
+
+def _openai(row: Vendor, params: Mapping[str, Any], dialect: str) -> Address:
+    """With the organisation and project that are billed, where the key alone does not say."""
+    found = {header: _setting(params, *names) for header, names in _ACCOUNTS.items()}
+    headers = {header: value for header, value in found.items() if value}
+    address = _plain(row, params, dialect)
+    return msgspec.structs.replace(address, headers=checked_headers(headers, "organization"))
 
 
 def _given_url(row: Vendor, params: Mapping[str, Any]) -> str | None:
@@ -339,6 +355,7 @@ def _huggingface(row: Vendor, params: Mapping[str, Any], dialect: str) -> Addres
 
 _RESOLVERS: Final[dict[str, Callable[[Vendor, Mapping[str, Any], str], Address]]] = {
     "plain": _plain,
+    "openai": _openai,
     "ollama": _ollama,
     "azure": _azure,
     "azure_anthropic": _azure_anthropic,

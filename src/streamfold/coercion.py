@@ -165,7 +165,11 @@ def _developer(fields: Fields, item: Any, earlier: list[BaseMessage]) -> BaseMes
 
 def _tool(fields: Fields, item: Any, earlier: list[BaseMessage]) -> BaseMessage:
     content = _content(fields, item)
+    if "tool_name" in fields:  # Ollama's word
+        fields["name"] = fields.pop("tool_name")
     call_id = fields.get("tool_call_id")
+    if call_id is None and not _misspelt("tool_call_id", fields):
+        call_id = fields["tool_call_id"] = _next_call(fields.get("name"), earlier)
     if not isinstance(call_id, str) or not call_id:
         raise ConfigurationError(
             f"the tool message {shown(item)} has the tool_call_id {call_id!r}: expected the id of "
@@ -177,6 +181,15 @@ def _tool(fields: Fields, item: Any, earlier: list[BaseMessage]) -> BaseMessage:
             "expected 'success' or 'error'"
         )
     return ToolMessage(content, **_common(fields, ToolMessage, item))
+
+
+def _next_call(name: str | None, earlier: list[BaseMessage]) -> str | None:
+    """The call that a result without an id answers, as Ollama's results have none: of those made
+    last, the first that nothing has answered, by its name if the result has one."""
+    answered = {message.tool_call_id for message in earlier if isinstance(message, ToolMessage)}
+    calls = next(filter(None, map(_calls_of, reversed(earlier))), [])
+    left = (call for call in calls if call["id"] not in answered and name in (None, call["name"]))
+    return next((call["id"] for call in left), None)
 
 
 def _function(fields: Fields, item: Any, earlier: list[BaseMessage]) -> BaseMessage:
@@ -200,8 +213,10 @@ def _assistant(fields: Fields, item: Any, earlier: list[BaseMessage]) -> BaseMes
     calls, invalid = _tool_calls(fields.pop("tool_calls", None), item)
     legacy = fields.pop("function_call", None)
     if legacy is not None:
-        made_up = {"id": f"call_{len(earlier)}", "function": legacy}
-        _sort_call(made_up, calls, invalid, item)
+        _sort_call({"function": legacy}, calls, invalid, item)
+    for place, call in enumerate([*calls, *invalid]):
+        if call["id"] is None:  # Ollama's have none; results need one to name
+            call["id"] = f"call_{len(earlier)}_{place}" if place else f"call_{len(earlier)}"
     invalid.extend(fields.pop("invalid_tool_calls", None) or ())
     return AIMessage(
         "" if content is None else content,

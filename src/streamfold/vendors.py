@@ -94,11 +94,14 @@ _ROWS: Final = (
         name="openai",
         dialect="openai_chat",
         other_dialects=("openai_responses",),
+        address="openai",
         base_url="https://api.openai.com/v1",
         base_url_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
         key_env=("OPENAI_API_KEY",),
         patterns=(r"gpt-", r"o[134](-|$)", r"chatgpt", r"codex", r"text-davinci"),
         quirks=frozenset({"max_completion_tokens"}),
+        settings=frozenset({"organization", "project"}),
+        aliases={"openai_organization": "organization"},
     ),
     Vendor(
         name="azure_openai",
@@ -112,6 +115,7 @@ _ROWS: Final = (
             "deployment_name": "azure_deployment",
             "openai_api_version": "api_version",
             "azure_openai_api_key": "api_key",
+            "azure_ad_async_token_provider": "azure_ad_token_provider",
         },
     ),
     Vendor(
@@ -122,6 +126,7 @@ _ROWS: Final = (
         key_env=("ANTHROPIC_API_KEY",),
         auth="x-api-key",
         patterns=(r"claude",),
+        aliases={"effort": "reasoning_effort"},
     ),
     Vendor(
         name="google_anthropic_vertex",
@@ -148,7 +153,11 @@ _ROWS: Final = (
         key_env=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
         auth="x-goog-api-key",
         patterns=(r"gemini", r"gemma", r"models/gemini"),
-        aliases={"google_api_key": "api_key", "client_options": "base_url"},
+        aliases={
+            "google_api_key": "api_key",
+            "client_options": "base_url",
+            "additional_headers": "default_headers",
+        },
     ),
     Vendor(
         name="google_vertexai",
@@ -161,7 +170,11 @@ _ROWS: Final = (
     ),
     Vendor(
         name="bedrock_converse",
-        patterns=(r"((us|eu|apac|jp|au|ca|sa|us-gov|global)\.)?(amazon|anthropic|meta)\.",),
+        patterns=(
+            r"((us|eu|apac|jp|au|ca|sa|us-gov|global)\.)?"
+            r"(amazon|anthropic|meta|mistral|cohere|ai21|deepseek|openai|qwen|writer)\.",
+            r"arn:aws[a-z-]*:bedrock:",
+        ),
         **_BEDROCK,  # type: ignore[arg-type]
     ),
     Vendor(name="bedrock", **_BEDROCK),  # type: ignore[arg-type]
@@ -172,7 +185,9 @@ _ROWS: Final = (
         "HF_TOKEN",
         address="huggingface",
         base_url_env=("HF_INFERENCE_BASE_URL",),
-        settings=frozenset({"endpoint_url", "task"}),
+        # The last are of its text generation: a chat request has no place for them.
+        settings=frozenset({"endpoint_url", "task", "do_sample", "typical_p", "truncate"})
+        | {"watermark", "server_kwargs"},
         aliases={"repo_id": "model", "huggingfacehub_api_token": "api_key"},
     ),
     Vendor(

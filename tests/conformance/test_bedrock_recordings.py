@@ -1,139 +1,49 @@
 """Every recorded exchange with Bedrock Converse.
 
-Answers, however they are cut, must say what botocore makes of them, and go back as they came;
-requests written by the encoder must mean what was recorded. The recordings lie outside the
-repository; without them these tests are skipped. `STREAMFOLD_SHARED` names their folder.
+Streams say what whole answers say, answers go back as they came, and requests written by the
+encoder mean what was recorded. That answers say what the vendor's SDK reads, however they are cut,
+is in `test_recordings.py`.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from decoding import decode
+from recordings import (
+    Body,
+    all_stored,
+    answer,
+    answers,
+    body_of,
+    needs_recordings,
+    params,
+    requests,
+    stored,
+    streams,
+)
 from streamfold.chat_models import init_chat_model
 from streamfold.chunks import AIMessageChunk
 from streamfold.coercion import coerce_messages
-from streamfold.errors import InvalidRequestError, PermissionDeniedError, ProviderError
-from streamfold.messages import (
-    AIMessage,
-    BaseMessage,
-    HumanMessage,
-    SystemMessage,
-    ToolMessage,
-    message_from_dict,
-    messages_from_dict,
-    messages_to_dict,
-)
-from streamfold.testing import Exchange, Pieces, ReplayServer, cut
+from streamfold.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from streamfold.testing import Exchange, ReplayServer
 from streamfold.wire import bedrock
 from streamfold.wire.eventstream import EventStreamFramer
 from streamfold.wire.request import ChatRequest
 
-SHARED = Path(
-    os.environ.get("STREAMFOLD_SHARED") or Path(__file__).resolve().parents[2].parent / "shared"
-)
-Body = dict[str, Any]
+ANSWERS = answers("bedrock_converse")
+STREAMS = streams("bedrock_converse")
+REQUESTS = requests("bedrock_converse")
 
-RECORDINGS = [
-    recording
-    for path in sorted((SHARED / "recordings").glob("*/*.json"))
-    if (recording := json.loads(path.read_text(encoding="utf-8")))["api"] == "bedrock_converse"
-]
-
-pytestmark = pytest.mark.skipif(not RECORDINGS, reason="the recordings are not there")
-
-
-def params(recordings: list[Body]) -> list[Any]:
-    return [pytest.param(recording, id=recording["id"]) for recording in recordings]
-
-
-ANSWERS = [r for r in RECORDINGS if r["response"]["status"] == 200]
-STREAMS = [r for r in ANSWERS if "body_base64" in r["response"]]
-WHOLE = [r for r in ANSWERS if "body_text" in r["response"]]
-ERRORS = [r for r in RECORDINGS if r["response"]["status"] != 200]
-
-
-def test_all_exchanges_are_there() -> None:
-    assert (len(STREAMS), len(WHOLE), len(ERRORS)) == (12, 5, 4)
-    assert all(isinstance(r["request"]["body"], dict) for r in RECORDINGS)
+pytestmark = needs_recordings
 
 
 # ---- answers -------------------------------------------------------------------------------------
-
-
-def body_of(recording: Body) -> bytes:
-    response = recording["response"]
-    if "body_base64" in response:
-        return base64.b64decode(response["body_base64"])
-    text: str = response["body_text"]
-    return text.encode()
-
-
-def streamed(pieces: list[bytes]) -> AIMessage:
-    decoder = bedrock.Decoder()
-    chunks = [chunk for piece in pieces for chunk in decoder.feed(piece)]
-    assert decoder.done, "the figures are the end marker"
-    chunks += decoder.close()
-    assert decoder.error is None
-    return sum(chunks, AIMessageChunk()).to_message()
-
-
-def whole(body: bytes) -> AIMessage:
-    decoder = bedrock.Decoder()
-    chunks = decoder.whole(body)
-    assert decoder.error is None
-    return sum(chunks, AIMessageChunk()).to_message()
-
-
-def answer(recording: Body) -> AIMessage:
-    body = body_of(recording)
-    return streamed([body]) if recording["stream"] else whole(body)
-
-
-@pytest.mark.parametrize("recording", params(ANSWERS))
-def test_an_answer_says_what_botocore_reads(recording: Body) -> None:
-    message, expected = answer(recording), recording["expected"]
-    blocks = message.content_blocks
-    reasoning = "".join(b["reasoning"] for b in blocks if b["type"] == "reasoning")
-    calls = [{k: call[k] for k in ("id", "name", "args")} for call in message.tool_calls]
-    usage = message.response_metadata["usage"]
-    assert message.text == expected["text"]
-    assert reasoning == (expected["reasoning"] or "")
-    assert calls == expected["tool_calls"]
-    assert message.invalid_tool_calls == []
-    assert [b["name"] for b in blocks if b["type"] == "server_tool_call"] == (
-        expected["server_tool_calls"]
-    )
-    assert message.response_metadata["stop_reason"] == expected["stop_reason"]
-    assert message.response_metadata.get("model_name") == expected["model"]
-    # botocore leaves out what its service model does not have.
-    assert {k: v for k, v in usage.items() if k in expected["usage"]} == expected["usage"]
-    assert "unknown_events" not in message.response_metadata
-    assert expected["error"] is None
-
-
-@pytest.mark.parametrize("recording", params(ANSWERS))
-def test_usage_adds_up(recording: Body) -> None:
-    usage, raw = answer(recording).usage_metadata, recording["expected"]["usage"]
-    cached = raw.get("cacheReadInputTokens", 0) + raw.get("cacheWriteInputTokens", 0)
-    assert usage is not None
-    assert usage["input_tokens"] == raw["inputTokens"] + cached
-    assert usage["output_tokens"] == raw["outputTokens"]
-    assert usage["total_tokens"] == raw["totalTokens"]
-
-
-@pytest.mark.parametrize("recording", params(STREAMS))
-@pytest.mark.parametrize("chunking", ["bytes", "recorded", Pieces(7), 1, 2, 3, 4, 5], ids=str)
-def test_a_stream_is_the_same_however_it_is_cut(recording: Body, chunking: Any) -> None:
-    body, sizes = body_of(recording), recording["response"].get("chunk_sizes")
-    assert streamed(cut(body, chunking, sizes)) == streamed([body])
 
 
 @pytest.mark.parametrize("recording", params(STREAMS))
@@ -141,6 +51,7 @@ def test_as_many_messages_as_botocore_counts(recording: Body) -> None:
     framer = EventStreamFramer(1 << 20)
     assert len(framer.feed(body_of(recording))) == recording["expected"]["n_events"]
     assert framer.error is None
+    assert decode("bedrock", body_of(recording)).decoder.done, "the figures are the end marker"
 
 
 @pytest.mark.parametrize("recording", params(STREAMS))
@@ -193,33 +104,12 @@ async def test_an_exchange_through_a_model(recording: Body) -> None:
     assert server.requests[0].headers["authorization"] == "Bearer any-key"
 
 
-ERROR_CLASSES = {400: InvalidRequestError, 403: PermissionDeniedError}
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("recording", params(ERRORS))
-async def test_an_error_is_of_its_class_and_says_what_the_vendor_says(recording: Body) -> None:
-    expected, response = recording["expected"]["error"], recording["response"]
-    with ReplayServer([Exchange.from_recording(recording)]) as server:
-        async with served(recording, server) as model:
-            with pytest.raises(ProviderError) as caught:
-                await model.ainvoke("hi")
-    error = caught.value
-    assert type(error) is ERROR_CLASSES[expected["status"]]
-    assert (error.status, error.message) == (expected["status"], expected["message"])
-    # Where the type is not said, botocore gives the status for it.
-    assert (error.type or str(error.status)) == expected["type"]
-    assert error.request_id == response["headers"].get("x-amzn-requestid")
-    assert not error.retryable
-
-
 # ---- answers as history --------------------------------------------------------------------------
 
 
 def sent_back(recording: Body) -> list[Body]:
     """The assistant's blocks that the next request holds, after a round trip through a database."""
-    message = message_from_dict(json.loads(json.dumps(answer(recording).to_dict())))
-    assert isinstance(message, AIMessage)
+    message = stored(answer(recording))
     results = [ToolMessage("done", tool_call_id=str(c["id"])) for c in message.tool_calls]
     request = ChatRequest(
         model=model_of(recording),
@@ -335,7 +225,7 @@ def as_input(body: Body) -> list[Any]:
     return [*([{"role": "system", "content": system}] if system else []), *body["messages"]]
 
 
-@pytest.mark.parametrize("recording", params(RECORDINGS))
+@pytest.mark.parametrize("recording", params(REQUESTS))
 def test_a_request_means_what_was_recorded(recording: Body) -> None:
     body = recording["request"]["body"]
     request = bedrock.encode(request_of(recording, coerce_messages(as_input(body))))
@@ -343,11 +233,10 @@ def test_a_request_means_what_was_recorded(recording: Body) -> None:
     assert unquote(request.path) == unquote(urlsplit(recording["request"]["url"]).path)
 
 
-@pytest.mark.parametrize("recording", params(RECORDINGS))
+@pytest.mark.parametrize("recording", params(REQUESTS))
 def test_messages_survive_storage(recording: Body) -> None:
     messages = coerce_messages(as_input(recording["request"]["body"]))
-    stored = messages_from_dict(json.loads(json.dumps(messages_to_dict(messages))))
-    first, second = (request_of(recording, each) for each in (messages, stored))
+    first, second = (request_of(recording, each) for each in (messages, all_stored(messages)))
     assert bedrock.encode(first) == bedrock.encode(second)
 
 
@@ -398,7 +287,7 @@ def standard(block: Body) -> Body:
     return block
 
 
-@pytest.mark.parametrize("recording", params(RECORDINGS))
+@pytest.mark.parametrize("recording", params(REQUESTS))
 def test_a_request_from_standard_messages_means_the_same(recording: Body) -> None:
     body = recording["request"]["body"]
     messages = coerce_messages(list(in_standard_blocks(body)))

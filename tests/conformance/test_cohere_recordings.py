@@ -1,93 +1,43 @@
 """Every recorded exchange with Cohere's chat API.
 
-Answers, however they are cut, must say what the vendor's SDK makes of them, and go back as they
-came; requests written by the encoder must mean what was recorded. The recordings lie outside the
-repository; without them these tests are skipped. `STREAMFOLD_SHARED` names their folder.
+Streams say what whole answers say, answers go back as they came, and requests written by the
+encoder mean what was recorded. That answers say what the vendor's SDK reads, however they are cut,
+is in `test_recordings.py`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from streamfold.chat_models import init_chat_model
-from streamfold.chunks import AIMessageChunk
-from streamfold.coercion import coerce_messages
-from streamfold.errors import AuthenticationError, StreamInterruptedError
-from streamfold.messages import (
-    AIMessage,
-    BaseMessage,
-    HumanMessage,
-    SystemMessage,
-    ToolMessage,
-    message_from_dict,
-    messages_from_dict,
-    messages_to_dict,
+from decoding import decode_whole
+from recordings import (
+    Body,
+    all_stored,
+    answer,
+    answers,
+    body_of,
+    needs_recordings,
+    params,
+    requests,
+    stored,
+    streams,
 )
-from streamfold.testing import Exchange, ReplayServer, cut
+from streamfold.coercion import coerce_messages
+from streamfold.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from streamfold.wire import cohere
 from streamfold.wire.request import ChatRequest
 
-SHARED = Path(
-    os.environ.get("STREAMFOLD_SHARED") or Path(__file__).resolve().parents[2].parent / "shared"
-)
-Body = dict[str, Any]
+ANSWERS = answers("cohere_chat")
+STREAMS = streams("cohere_chat")
+REQUESTS = requests("cohere_chat")
 
-RECORDINGS = [
-    recording
-    for path in sorted((SHARED / "recordings").glob("*/*.json"))
-    if (recording := json.loads(path.read_text(encoding="utf-8")))["api"] == "cohere_chat"
-]
-
-pytestmark = pytest.mark.skipif(not RECORDINGS, reason="the recordings are not there")
-
-
-def params(recordings: list[Body]) -> list[Any]:
-    return [pytest.param(recording, id=recording["id"]) for recording in recordings]
-
-
-ANSWERS = [r for r in RECORDINGS if r["response"]["status"] == 200]
-STREAMS = [r for r in ANSWERS if r["stream"]]
-WHOLE = [r for r in ANSWERS if not r["stream"]]
-ERRORS = [r for r in RECORDINGS if r["response"]["status"] != 200]
-REQUESTS = [r for r in RECORDINGS if isinstance(r["request"]["body"], dict)]
-
-
-def test_all_exchanges_are_there() -> None:
-    assert (len(STREAMS), len(WHOLE), len(ERRORS), len(REQUESTS)) == (4, 2, 1, 6)
+pytestmark = needs_recordings
 
 
 # ---- answers -------------------------------------------------------------------------------------
-
-
-def body_of(recording: Body) -> bytes:
-    text: str = recording["response"]["body_text"]
-    return text.encode()
-
-
-def streamed(body: bytes, chunking: Any = "whole") -> list[AIMessageChunk]:
-    decoder = cohere.Decoder()
-    chunks = [chunk for piece in cut(body, chunking) for chunk in decoder.feed(piece)]
-    chunks += decoder.close()
-    assert decoder.error is None
-    return chunks
-
-
-def whole(body: bytes) -> list[AIMessageChunk]:
-    decoder = cohere.Decoder()
-    chunks = decoder.whole(body)
-    assert decoder.error is None
-    return chunks
-
-
-def answer(recording: Body) -> AIMessage:
-    read = streamed if recording["stream"] else whole
-    return sum(read(body_of(recording)), AIMessageChunk()).to_message()
 
 
 def events(recording: Body) -> list[Body]:
@@ -96,65 +46,13 @@ def events(recording: Body) -> list[Body]:
     return [json.loads(each) for each in data if each.startswith("{")]
 
 
-@pytest.mark.parametrize("recording", params(ANSWERS))
-def test_an_answer_says_what_the_sdk_reads(recording: Body) -> None:
-    message, expected = answer(recording), recording["expected"]
-    reasoning = [b["reasoning"] for b in message.content_blocks if b["type"] == "reasoning"]
-    assert message.text == expected["text"]
-    assert ("".join(reasoning) or None) == expected["reasoning"]
-    assert [{k: c[k] for k in ("id", "name", "args")} for c in message.tool_calls] == (
-        expected["tool_calls"]
-    )
-    assert not message.invalid_tool_calls
-    metadata = message.response_metadata
-    assert metadata["finish_reason"] == expected["stop_reason"]
-    assert metadata["usage"] == expected["usage"]
-    assert metadata.get("model_name") == expected["model"]
-    assert expected["server_tool_calls"] == []
-    assert message.finish_reason == cohere.FINISH_REASONS[expected["stop_reason"]]
-    assert message.id == metadata["id"]
-
-
-@pytest.mark.parametrize("recording", params(ANSWERS))
-def test_usage(recording: Body) -> None:
-    raw, usage = recording["expected"]["usage"], answer(recording).usage_metadata
-    assert usage is not None
-    tokens = raw["tokens"]
-    assert (usage["input_tokens"], usage["output_tokens"]) == (
-        tokens["input_tokens"],
-        tokens["output_tokens"],
-    )
-    assert usage.get("input_token_details", {}).get("cache_read") == raw.get("cached_tokens")
-    assert usage.get("output_token_details", {}).get("reasoning") == tokens.get("reasoning_tokens")
-
-
-@pytest.mark.parametrize("chunking", ["bytes", 1, 2, 3, 4, 5])
-@pytest.mark.parametrize("recording", params(STREAMS))
-def test_a_stream_may_be_cut_anywhere(recording: Body, chunking: Any) -> None:
-    body = body_of(recording)
-    expected = [chunk.events for chunk in streamed(body)]
-    assert [chunk.events for chunk in streamed(body, chunking)] == expected
-    sizes = recording["response"].get("chunk_sizes")
-    if sizes:
-        assert [chunk.events for chunk in streamed(body, sizes)] == expected
-    assert len(events(recording)) + 1 == recording["expected"]["n_events"]  # and the end marker
-
-
-@pytest.mark.parametrize("recording", params(STREAMS))
-def test_a_cut_off_stream_is_an_error(recording: Body) -> None:
-    body = body_of(recording)
-    decoder = cohere.Decoder()
-    decoder.feed(body[: body.rindex(b"finish_reason")])
-    decoder.close()
-    assert isinstance(decoder.error, StreamInterruptedError)
-
-
 @pytest.mark.parametrize("recording", params(STREAMS))
 def test_a_stream_says_what_a_whole_answer_would(recording: Body) -> None:
     end = events(recording)[-1]["delta"]
     body = {"id": events(recording)[0]["id"], "message": joined(recording), **end}
-    message = sum(whole(json.dumps(body).encode()), AIMessageChunk()).to_message()
-    assert message == answer(recording)
+    assert decode_whole("cohere", json.dumps(body).encode()).message == answer(recording)
+    assert answer(recording).id == body["id"]
+    assert len(events(recording)) + 1 == recording["expected"]["n_events"]  # and the end marker
 
 
 def joined(recording: Body) -> Body:
@@ -199,35 +97,12 @@ def test_the_tool_plan_is_kept() -> None:
     assert plan.endswith("weather in Tokyo.")
 
 
-@pytest.mark.parametrize("recording", params(STREAMS))
-def test_a_model_reads_the_same_from_the_network(recording: Body) -> None:
-    with ReplayServer([Exchange.from_recording(recording)]) as server:
-        model = init_chat_model("cohere:command-r", base_url=server.url, api_key="k")
-        message = sum(model.stream("hi"), AIMessageChunk()).to_message()
-    assert message.content_blocks == answer(recording).content_blocks
-    assert message.usage_metadata == answer(recording).usage_metadata
-
-
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("recording", params(ERRORS))
-def test_error(recording: Body, stream: bool) -> None:
-    expected = recording["expected"]["error"]
-    with ReplayServer([Exchange.from_recording(recording)]) as server:
-        model = init_chat_model("cohere:command-r", base_url=server.url, api_key="k", max_retries=0)
-        with pytest.raises(AuthenticationError) as caught:
-            list(model.stream("hi")) if stream else model.invoke("hi")
-    error = caught.value
-    assert (error.status, error.type, error.message) == tuple(expected.values())[:3]
-    assert not error.retryable
-
-
 # ---- answers as history --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("recording", params(ANSWERS))
 def test_an_answer_goes_back_as_it_came(recording: Body) -> None:
-    message = message_from_dict(json.loads(json.dumps(answer(recording).to_dict())))
-    assert isinstance(message, AIMessage)
+    message = stored(answer(recording))
     results = [ToolMessage("done", tool_call_id=str(call["id"])) for call in message.tool_calls]
     request = ChatRequest(
         model="m", messages=[HumanMessage("hi"), message, *results], provider="cohere"
@@ -287,8 +162,7 @@ def test_request_means_what_was_recorded(recording: Body) -> None:
 def test_messages_survive_storage(recording: Body) -> None:
     body = recording["request"]["body"]
     messages = coerce_messages(body["messages"])
-    back = messages_from_dict(json.loads(json.dumps(messages_to_dict(messages))))
-    first, second = (request_of(body, each) for each in (messages, back))
+    first, second = (request_of(body, each) for each in (messages, all_stored(messages)))
     assert cohere.encode(first) == cohere.encode(second)
 
 

@@ -1,132 +1,51 @@
 """Every recorded exchange in OpenAI Responses, with all vendors that speak it.
 
-Answers, however they are cut, must say what the vendor's SDK makes of them, and go back as they
-came; requests written by the encoder must mean what was recorded. The recordings lie outside the
-repository; without them these tests are skipped. `STREAMFOLD_SHARED` names their folder.
+Streams say what whole answers say, answers go back as they came, and requests written by the
+encoder mean what was recorded. That answers say what the vendor's SDK reads, however they are cut,
+is in `test_recordings.py`.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from streamfold import ChatOpenAI
-from streamfold.chunks import AIMessageChunk
+from decoding import decode_whole
+from recordings import (
+    JOINED,
+    Body,
+    all_stored,
+    answer,
+    answers,
+    body_of,
+    needs_recordings,
+    params,
+    requests,
+    stored,
+    whole_of,
+)
 from streamfold.coercion import coerce_messages
-from streamfold.errors import (
-    AuthenticationError,
-    ConfigurationError,
-    InvalidRequestError,
-    ProviderError,
-)
-from streamfold.messages import (
-    AIMessage,
-    BaseMessage,
-    HumanMessage,
-    ToolMessage,
-    message_from_dict,
-    messages_from_dict,
-    messages_to_dict,
-)
-from streamfold.testing import Exchange, ReplayServer, cut
+from streamfold.errors import ConfigurationError
+from streamfold.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage, message_from_dict
 from streamfold.wire import openai_responses
-from streamfold.wire.openai_chat import read_usage
 from streamfold.wire.request import ChatRequest
 
-SHARED = Path(
-    os.environ.get("STREAMFOLD_SHARED") or Path(__file__).resolve().parents[2].parent / "shared"
-)
-Body = dict[str, Any]
-
-RECORDINGS = [
-    recording
-    for path in sorted((SHARED / "recordings").glob("*/*.json"))
-    if (recording := json.loads(path.read_text(encoding="utf-8")))["api"] == "openai_responses"
-]
-
-pytestmark = pytest.mark.skipif(not RECORDINGS, reason="the recordings are not there")
-
-#: One file holds four exchanges: the source joined the streams of four requests. Each is whole by
-#: itself, with an id of its own, and what is expected is what the SDK reads from the last.
-JOINED = "azure-openai-azure-reasoning-encrypted-content-1-f6b0ecf8"
+pytestmark = needs_recordings
 
 
-def apart(recordings: list[Body]) -> Iterator[Body]:
-    """The exchanges, those of the joined file each by itself."""
-    for recording in recordings:
-        if recording["id"] != JOINED:
-            yield recording
-            continue
-        start = "event: response.created\n"
-        head, *streams = recording["response"]["body_text"].split(start)
-        assert head == ""
-        for number, stream in enumerate(streams):
-            body = start + stream
-            expected = recording["expected"] if number == len(streams) - 1 else None
-            yield {
-                **recording,
-                "id": f"{JOINED}-{number}",
-                "response": {**recording["response"], "body_text": body},
-                "expected": expected,
-            }
-
-
-ANSWERS = list(apart([r for r in RECORDINGS if r["response"]["status"] == 200]))
-STREAMS = [r for r in ANSWERS if r["stream"]]
-ERRORS = [r for r in RECORDINGS if r["response"]["status"] != 200]
-REQUESTS = [r for r in RECORDINGS if isinstance(r["request"].get("body"), dict)]
+#: Without the file of four exchanges: its parts are here, too.
+ANSWERS = [recording for recording in answers("openai_responses") if recording["id"] != JOINED]
+STREAMS = [recording for recording in ANSWERS if recording["stream"]]
+REQUESTS = requests("openai_responses")
 #: A request that no conversation of ours can be: a message of the role "tool" that names no call.
 #: The API rejected it too.
 NOT_A_CONVERSATION = "openai-responses-o1-pro-tool-round-trip-2-eaac5dec"
 
 
-def params(recordings: Iterable[Body]) -> list[Any]:
-    return [pytest.param(recording, id=recording["id"]) for recording in recordings]
-
-
-def test_all_exchanges_are_there() -> None:
-    assert (len(RECORDINGS), len(ANSWERS), len(STREAMS), len(ERRORS)) == (58, 54, 37, 7)
-    assert len(REQUESTS) == 47
-    joined = [body_id(r) for r in STREAMS if r["id"].startswith(JOINED)]
-    assert len(set(joined)) == len(joined) == 4
-
-
-def body_id(recording: Body) -> str:
-    found: str = final(recording)["id"]
-    return found
-
-
 # ---- answers -------------------------------------------------------------------------------------
-
-
-def body_of(recording: Body) -> bytes:
-    text: str = recording["response"]["body_text"]
-    return text.encode()
-
-
-def chunks_of(recording: Body, chunking: Any = "whole") -> list[AIMessageChunk]:
-    decoder, body = openai_responses.Decoder(), body_of(recording)
-    if recording["stream"]:
-        chunks = [chunk for piece in cut(body, chunking) for chunk in decoder.feed(piece)]
-        chunks += decoder.close()
-    else:
-        chunks = decoder.whole(body)
-    assert decoder.error is None
-    return chunks
-
-
-def folded(chunks: list[AIMessageChunk]) -> AIMessage:
-    return sum(chunks, AIMessageChunk()).to_message()
-
-
-def answer(recording: Body) -> AIMessage:
-    return folded(chunks_of(recording))
 
 
 def payloads(recording: Body) -> list[Body]:
@@ -148,63 +67,10 @@ def final(recording: Body) -> Body:
     return dict(response)
 
 
-def args_of(call: Body) -> Any:
-    return json.loads(call["args_raw"]) if call.get("args_raw") else call["args"]
-
-
-@pytest.mark.parametrize("recording", params(ANSWERS))
-def test_an_answer_says_what_the_sdk_reads(recording: Body) -> None:
-    message, expected = answer(recording), recording["expected"]
-    if expected is None:
-        assert message.tool_calls
-        return
-    blocks = message.content_blocks
-    reasoning = "".join(b["reasoning"] for b in blocks if b["type"] == "reasoning")
-    calls = [(call["id"], call["name"], call["args"]) for call in message.tool_calls]
-    assert message.text == expected["text"]
-    assert (reasoning or None) == expected["reasoning"]
-    assert calls == [(c["id"], c["name"], args_of(c)) for c in expected["tool_calls"]]
-    assert not message.invalid_tool_calls
-    server = [b["name"] for b in blocks if b["type"] == "server_tool_call"]
-    assert server == expected["server_tool_calls"]
-    metadata = message.response_metadata
-    assert metadata["finish_reason"] == expected["stop_reason"]
-    assert metadata["usage"] == expected["usage"]
-    assert message.usage_metadata == read_usage(expected["usage"])
-    assert metadata["model_name"] == expected["model"]
-    assert "unknown_events" not in metadata
-
-
-@pytest.mark.parametrize("recording", params(ANSWERS))
-def test_finish_reasons(recording: Body) -> None:
-    message = answer(recording)
-    usual = "tool_calls" if message.tool_calls else "stop"
-    words = {"completed": usual, "max_output_tokens": "length"}
-    assert message.finish_reason == words[message.response_metadata["finish_reason"]]
-
-
-@pytest.mark.parametrize("chunking", ["bytes", "recorded", 1, 2, 3, 4])
-@pytest.mark.parametrize("recording", params(STREAMS))
-def test_a_stream_may_be_cut_anywhere(recording: Body, chunking: Any) -> None:
-    if chunking == "recorded" and not recording["response"].get("chunk_sizes"):
-        pytest.skip("how it arrived is not known")
-    whole, pieces = chunks_of(recording), chunks_of(recording, chunking)
-    assert [chunk.events for chunk in pieces] == [chunk.events for chunk in whole]
-
-
-@pytest.mark.parametrize("recording", params(STREAMS))
-def test_a_cut_off_stream_is_an_error(recording: Body) -> None:
-    decoder, body = openai_responses.Decoder(), body_of(recording)
-    decoder.feed(body[: body.rindex(b'"status":')])
-    decoder.close()
-    assert type(decoder.error).__name__ == "StreamInterruptedError"
-
-
 @pytest.mark.parametrize("recording", params(STREAMS))
 def test_a_stream_says_what_a_whole_answer_would(recording: Body) -> None:
     """Log probabilities excepted: the vendor rounds those of the whole answer."""
-    decoder = openai_responses.Decoder()
-    whole = folded(decoder.whole(json.dumps(final(recording)).encode()))
+    whole = decode_whole("openai_responses", json.dumps(final(recording)).encode()).message
     one, other = answer(recording).to_dict(), whole.to_dict()
     some, others = (m["response_metadata"].pop("logprobs", {}) for m in (one, other))
     assert one == other
@@ -217,7 +83,7 @@ def test_a_stream_says_what_a_whole_answer_would(recording: Body) -> None:
 @pytest.mark.parametrize("recording", params(STREAMS))
 def test_each_piece_of_text_is_a_chunk(recording: Body) -> None:
     deltas = [p for p in payloads(recording) if p["type"] == "response.output_text.delta"]
-    pieces = [chunk.text for chunk in chunks_of(recording) if chunk.text]
+    pieces = [chunk.text for chunk in whole_of(recording).chunks if chunk.text]
     assert pieces == [payload["delta"] for payload in deltas if payload["delta"]]
 
 
@@ -246,29 +112,6 @@ def test_citations_are_told_as_in_the_guide() -> None:
     }
 
 
-# ---- errors --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("recording", params(ERRORS))
-def test_error(recording: Body, stream: bool) -> None:
-    expected = recording["expected"]["error"]
-    with ReplayServer([Exchange.from_recording(recording)]) as server:
-        model = ChatOpenAI(
-            "gpt-x", base_url=server.url, api_key="k", max_retries=0, use_responses_api=True
-        )
-        with pytest.raises(ProviderError) as caught:
-            list(model.stream("hi")) if stream else model.invoke("hi")
-    error = caught.value
-    assert (error.status, error.type, error.message) == (
-        expected["status"],
-        expected["type"],
-        expected["message"],
-    )
-    usual = AuthenticationError if expected["status"] == 401 else InvalidRequestError
-    assert type(error) is usual
-
-
 # ---- answers as history --------------------------------------------------------------------------
 
 
@@ -295,8 +138,7 @@ def items_meant(items: list[Body]) -> list[Body]:
 
 def sent_back(recording: Body) -> list[Body]:
     """The items of an answer that the next request holds."""
-    message = message_from_dict(json.loads(json.dumps(answer(recording).to_dict())))
-    assert isinstance(message, AIMessage)
+    message = stored(answer(recording))
     results = [ToolMessage("done", tool_call_id=str(call["id"])) for call in message.tool_calls]
     request = ChatRequest(
         model="m", messages=[HumanMessage("hi"), message, *results], provider="openai"
@@ -469,6 +311,5 @@ def test_a_request_means_what_was_recorded(recording: Body, spoken: Any) -> None
 def test_messages_survive_storage(recording: Body) -> None:
     body = without_warnings(recording)
     messages = standard(body)
-    stored = messages_from_dict(json.loads(json.dumps(messages_to_dict(messages))))
-    first, second = (request_of(body, each) for each in (messages, stored))
+    first, second = (request_of(body, each) for each in (messages, all_stored(messages)))
     assert openai_responses.encode(first) == openai_responses.encode(second)

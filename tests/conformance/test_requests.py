@@ -1,20 +1,18 @@
 """Every recorded request, read by the public coercion and written again by the encoder.
 
-What comes out must mean what was recorded. The recordings lie outside the repository; without them
-these tests are skipped. `STREAMFOLD_SHARED` names their folder.
+What comes out must mean what was recorded.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from recordings import Body, all_stored, needs_recordings, requests
 from streamfold.coercion import coerce_messages
 from streamfold.messages import (
     AIMessage,
@@ -22,34 +20,25 @@ from streamfold.messages import (
     HumanMessage,
     SystemMessage,
     ToolMessage,
-    messages_from_dict,
-    messages_to_dict,
 )
 from streamfold.wire import anthropic_request, openai_chat_request
 from streamfold.wire.request import ChatRequest
 
-SHARED = Path(
-    os.environ.get("STREAMFOLD_SHARED") or Path(__file__).resolve().parents[2].parent / "shared"
-)
-Body = dict[str, Any]
-
 
 def recorded(api: str) -> list[Any]:
-    found = []
-    for path in sorted((SHARED / "recordings").glob("*/*.json")):
-        recording = json.loads(path.read_text(encoding="utf-8"))
-        request = recording["request"]
-        body = request.get("body")
-        whole = request.get("body_recorded", True) is not False and isinstance(body, dict)
-        if recording["api"] == api and whole and body.get("messages"):
-            found.append(pytest.param(body, id=recording["id"]))
-    return found
+    """The bodies of the requests that were recorded whole."""
+    return [
+        pytest.param(recording["request"]["body"], id=recording["id"])
+        for recording in requests(api)
+        if recording["request"].get("body_recorded", True)
+        and recording["request"]["body"]["messages"]
+    ]
 
 
 OPENAI = recorded("openai_chat")
 ANTHROPIC = recorded("anthropic_messages")
 
-pytestmark = pytest.mark.skipif(not OPENAI, reason="the recordings are not there")
+pytestmark = needs_recordings
 
 
 def without_nulls(value: Body) -> Body:
@@ -60,11 +49,6 @@ def without_nulls(value: Body) -> Body:
 def as_sent(encode: Any, request: ChatRequest) -> Body:
     body: Body = json.loads(encode(request).body)
     return body
-
-
-def stored(messages: list[BaseMessage]) -> list[BaseMessage]:
-    """The messages after a round trip through a database."""
-    return messages_from_dict(json.loads(json.dumps(messages_to_dict(messages))))
 
 
 # ---- what a body means ---------------------------------------------------------------------------
@@ -168,7 +152,10 @@ COMMON_FIELDS = (
 
 def anthropic_request_of(body: Body, messages: list[BaseMessage]) -> ChatRequest:
     rest = {key: value for key, value in body.items() if key not in ("messages", "system")}
-    config = rest.pop("output_config", {})
+    config = dict(rest.pop("output_config", {}))
+    form = config.pop("format", None)
+    if config:  # what it says of effort, `reasoning_effort` would say with thinking beside it
+        rest["output_config"] = config
     return ChatRequest(
         model=rest.pop("model", ""),
         messages=messages,
@@ -177,8 +164,7 @@ def anthropic_request_of(body: Body, messages: list[BaseMessage]) -> ChatRequest
         temperature=rest.pop("temperature", None),
         tools=rest.pop("tools", None),
         tool_choice=rest.pop("tool_choice", None),
-        reasoning_effort=config.get("effort"),
-        response_format=config.get("format"),
+        response_format=form,
         extra=rest,
     )
 
@@ -235,7 +221,7 @@ def test_openai_request_means_what_was_recorded(body: Body) -> None:
 @pytest.mark.parametrize("body", OPENAI)
 def test_openai_messages_survive_storage(body: Body) -> None:
     messages = coerce_messages(body["messages"])
-    first, second = (openai_request(body, each) for each in (messages, stored(messages)))
+    first, second = (openai_request(body, each) for each in (messages, all_stored(messages)))
     assert openai_chat_request.encode(first) == openai_chat_request.encode(second)
 
 
@@ -261,7 +247,7 @@ def test_anthropic_request_means_what_was_recorded(body: Body) -> None:
 @pytest.mark.parametrize("body", ANTHROPIC)
 def test_anthropic_messages_survive_storage(body: Body) -> None:
     messages = coerce_messages(anthropic_input(body))
-    first, second = (anthropic_request_of(body, each) for each in (messages, stored(messages)))
+    first, second = (anthropic_request_of(body, each) for each in (messages, all_stored(messages)))
     assert anthropic_request.encode(first) == anthropic_request.encode(second)
 
 

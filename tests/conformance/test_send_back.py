@@ -7,60 +7,44 @@ server tools and their results, tool calls, and the reasoning fields of those wh
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from streamfold.chunks import AIMessageChunk
-from streamfold.messages import AIMessage, HumanMessage, ToolMessage, message_from_dict
+from recordings import Body, answer, answers, body_of, needs_recordings, params, stored, whole_of
+from streamfold.messages import HumanMessage, ToolMessage
 from streamfold.wire import anthropic, openai_chat
 from streamfold.wire.request import ChatRequest
 
-SHARED = Path(
-    os.environ.get("STREAMFOLD_SHARED") or Path(__file__).resolve().parents[2].parent / "shared"
-)
-Body = dict[str, Any]
+pytestmark = needs_recordings
 
 
-def answers(api: str, *, stream: bool) -> list[Any]:
-    found = []
-    for path in sorted((SHARED / "recordings").glob("*/*.json")):
-        recording = json.loads(path.read_text(encoding="utf-8"))
-        response = recording["response"]
-        good = response["status"] == 200 and not (recording["expected"] or {}).get("error")
-        if recording["api"] == api and recording["stream"] is stream and good:
-            found.append(pytest.param(response["body_text"], id=recording["id"]))
-    return found
+def complete(api: str, *, stream: bool) -> list[Any]:
+    """The recordings of answers that did not break."""
+    return params(r for r in answers(api) if r["stream"] is stream and whole_of(r).error is None)
 
 
-ANTHROPIC = answers("anthropic_messages", stream=False)
-ANTHROPIC_STREAMS = answers("anthropic_messages", stream=True)
-OPENAI = answers("openai_chat", stream=False)
-
-pytestmark = pytest.mark.skipif(not ANTHROPIC, reason="the recordings are not there")
-
-
-def folded(decoder: Any, body: str, *, stream: bool) -> AIMessage:
-    data = body.encode()
-    chunks = decoder.feed(data) + decoder.close() if stream else decoder.whole(data)
-    if decoder.error is not None:
-        pytest.skip(f"the answer is broken: {decoder.error}")
-    message = sum(chunks, AIMessageChunk()).to_message()
-    back = message_from_dict(json.loads(json.dumps(message.to_dict())))  # through a database
-    assert isinstance(back, AIMessage)
-    return back
+ANTHROPIC = complete("anthropic_messages", stream=False)
+ANTHROPIC_STREAMS = complete("anthropic_messages", stream=True)
+OPENAI = complete("openai_chat", stream=False)
+OPENAI_STREAMS = complete("openai_chat", stream=True)
 
 
-def sent_back(dialect: Any, body: str, *, stream: bool = False) -> Body:
+def sent_back(dialect: Any, recording: Body) -> Body:
     """The assistant message that the next request holds."""
-    answer = folded(dialect.Decoder(), body, stream=stream)
-    calls = [*answer.tool_calls, *answer.invalid_tool_calls]
+    message = stored(answer(recording))
+    calls = [*message.tool_calls, *message.invalid_tool_calls]
     results = [ToolMessage("done", tool_call_id=str(call["id"])) for call in calls]
-    request = ChatRequest(model="m", messages=[HumanMessage("hi"), answer, *results])
+    request = ChatRequest(model="m", messages=[HumanMessage("hi"), message, *results])
     messages = json.loads(dialect.encode(request).body)["messages"]
     return messages[1] if len(messages) > 1 else {"role": "assistant", "content": []}
+
+
+def payloads(recording: Body) -> list[Body]:
+    """The events of a recorded stream."""
+    lines = body_of(recording).decode().splitlines()
+    data = [line[5:].strip() for line in lines if line.startswith("data:")]
+    return [json.loads(each) for each in data if each.startswith("{")]
 
 
 def without_nulls(value: Any) -> Any:
@@ -92,24 +76,23 @@ def said(content: list[Body]) -> list[Body]:
     )
 
 
-@pytest.mark.parametrize("body", ANTHROPIC)
-def test_anthropic_answer_goes_back_as_it_came(body: str) -> None:
-    assert native_blocks(sent_back(anthropic, body)) == said(json.loads(body)["content"])
+@pytest.mark.parametrize("recording", ANTHROPIC)
+def test_anthropic_answer_goes_back_as_it_came(recording: Body) -> None:
+    came = json.loads(body_of(recording))["content"]
+    assert native_blocks(sent_back(anthropic, recording)) == said(came)
 
 
-@pytest.mark.parametrize("body", ANTHROPIC_STREAMS)
-def test_anthropic_stream_goes_back_as_its_blocks(body: str) -> None:
-    assert native_blocks(sent_back(anthropic, body, stream=True)) == said(blocks_of_stream(body))
+@pytest.mark.parametrize("recording", ANTHROPIC_STREAMS)
+def test_anthropic_stream_goes_back_as_its_blocks(recording: Body) -> None:
+    came = blocks_of_stream(recording)
+    assert native_blocks(sent_back(anthropic, recording)) == said(came)
 
 
-def blocks_of_stream(body: str) -> list[Body]:
+def blocks_of_stream(recording: Body) -> list[Body]:
     """The content blocks of a stream, put together as Anthropic's documentation says."""
     blocks: dict[int, Body] = {}
     inputs: dict[int, str] = {}
-    for line in body.splitlines():
-        if not line.startswith("data:"):
-            continue
-        event = json.loads(line[5:])
+    for event in payloads(recording):
         if event["type"] == "content_block_start":
             blocks[event["index"]] = event["content_block"]
         elif event["type"] == "content_block_delta":
@@ -136,14 +119,78 @@ def add_delta(delta: Body, index: int, block: Body, inputs: dict[int, str]) -> N
 SENT_BACK = ("content", "tool_calls", "reasoning", "reasoning_content", "reasoning_details")
 
 
-@pytest.mark.parametrize("body", OPENAI)
-def test_openai_answer_goes_back_as_it_came(body: str) -> None:
-    came = openai_fields(json.loads(body)["choices"][0].get("message") or {})
-    sent = openai_fields(sent_back(openai_chat, body))
+@pytest.mark.parametrize("recording", OPENAI)
+def test_openai_answer_goes_back_as_it_came(recording: Body) -> None:
+    check_openai(recording, json.loads(body_of(recording))["choices"][0].get("message") or {})
+
+
+@pytest.mark.parametrize("recording", OPENAI_STREAMS)
+def test_openai_stream_goes_back_as_its_pieces(recording: Body) -> None:
+    check_openai(recording, message_of_stream(recording))
+
+
+def check_openai(recording: Body, message: Body) -> None:
+    came, sent = openai_fields(message), openai_fields(sent_back(openai_chat, recording))
     if came.get("reasoning") == came.get("reasoning_content"):
         came.pop("reasoning", None)  # sent twice under two names: once is enough
         sent.pop("reasoning", None)
     assert sent == came
+
+
+def message_of_stream(recording: Body) -> Body:
+    """The first choice of a stream, put together as OpenAI's documentation says: strings and lists
+    are appended; calls are one where the index is and no other id comes."""
+    message: Body = {"tool_calls": []}
+    for event in payloads(recording):
+        for choice in event.get("choices") or ():
+            delta = (choice.get("delta") or {}) if not choice.get("index") else {}
+            for key, value in delta.items():
+                if key == "tool_calls":
+                    for piece in value or ():
+                        add_call(message["tool_calls"], piece)
+                elif value and key in SENT_BACK:
+                    # One vendor says a thing of two types in turn: parts, and then text.
+                    old = message.get(key, type(value)())
+                    message[key] = joined_parts(old, value)
+    return message
+
+
+def joined_parts(old: Any, new: Any) -> Any:
+    if type(old) is type(new):
+        return old + new
+    return [*as_parts(old), *as_parts(new)]
+
+
+def as_parts(said: Any) -> list[Body]:
+    return [{"type": "text", "text": said}] if isinstance(said, str) else said
+
+
+def merged(parts: list[Body]) -> list[Body]:
+    """Parts in a row that continue each other, as one; `closed` is for answers only."""
+    found: list[Body] = []
+    for part in parts:
+        part = {k: v for k, v in part.items() if k != "closed"}
+        last = found[-1] if found else {}
+        if (part["type"], part.get("index")) != (last.get("type"), last.get("index")):
+            found.append(part)
+            continue
+        for key, value in part.items():
+            grows = key in ("text", "summary", "data", "thinking", "signature")
+            last[key] = last[key] + value if grows and last.get(key) else value
+    for part in found:
+        if isinstance(part.get("thinking"), list):
+            part["thinking"] = merged(part["thinking"])
+    return found
+
+
+def add_call(calls: list[Body], piece: Body) -> None:
+    index, id = piece.get("index"), piece.get("id")
+    old = next((c for c in reversed(calls) if c.get("index") == index), None)
+    if old is None or (id and old["id"] and id != old["id"]):
+        calls.append({**piece, "function": {"arguments": "", **piece["function"]}})
+        return
+    arguments = old["function"]["arguments"] + (piece["function"].get("arguments") or "")
+    old["function"] = {**old["function"], "arguments": arguments}
 
 
 def openai_fields(message: Body) -> Body:
@@ -152,6 +199,9 @@ def openai_fields(message: Body) -> Body:
         fields["content"] = [{"type": "refusal", "refusal": message["refusal"]}]
     if isinstance(fields.get("content"), str):
         fields["content"] = fields["content"].strip() and fields["content"]
+    for key in ("content", "reasoning_details"):
+        if isinstance(fields.get(key), list):
+            fields[key] = merged(fields[key])
     if "tool_calls" in fields:
         fields["tool_calls"] = [openai_call(call) for call in fields["tool_calls"]]
     return without_nulls(fields)

@@ -273,6 +273,67 @@ async def test_an_api_key_is_sent_as_it_is(given: str, monkeypatch: pytest.Monke
         assert "x-amz-date" not in request.headers
 
 
+@pytest.mark.parametrize(
+    ("params", "scheme"),
+    [
+        ({}, "Bearer around"),
+        ({"api_key": "given"}, "Bearer given"),
+        (KEYS, "AWS4-HMAC-SHA256"),
+        ({"credentials_profile_name": "work"}, "AWS4-HMAC-SHA256"),
+        ({"api_key": "given", "credentials_profile_name": "work"}, "Bearer given"),
+    ],
+    ids=["ambient", "api_key", "keys", "profile", "api_key for the region of a profile"],
+)
+async def test_what_is_given_goes_before_what_is_around(
+    params: dict[str, Any], scheme: str, no_aws: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An API key or a pair of AWS keys as a parameter, over both in the environment."""
+    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "around")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDAROUND")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    write_config(no_aws, "[profile work]\nregion = us-east-1\n")
+    credentials = "[work]\naws_access_key_id = AKIDWORK\naws_secret_access_key = secret\n"
+    (no_aws / "credentials").write_text(credentials, encoding="utf-8")
+    with EmbeddedProvider() as provider:
+        fields = {"base_url": provider.url, "region_name": "us-east-1", **params}
+        async with init_chat_model(MODEL, model_provider="bedrock", **fields) as model:
+            await model.ainvoke("hi")
+    (request,) = provider.requests
+    authorization = request.headers["authorization"]
+    assert authorization.startswith(scheme)
+    assert "AKIDAROUND" not in authorization
+
+
+async def test_two_ways_to_authorise() -> None:
+    """An API key next to AWS keys, both as parameters: which of them is meant cannot be told."""
+    with pytest.raises(ConfigurationError, match="api_key and aws_access_key_id"):
+        init_chat_model(MODEL, model_provider="bedrock", api_key="k", region="us-east-1", **KEYS)
+
+
+async def test_copies_share_the_credentials_that_were_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A source such as SSO or an instance's metadata is asked once, not by each `bind`."""
+    asked = []
+    look = AwsCredentials._look_for_credentials
+
+    def counted(credentials: AwsCredentials) -> Any:
+        asked.append(credentials)
+        return look(credentials)
+
+    monkeypatch.setattr(AwsCredentials, "_look_for_credentials", counted)
+    with EmbeddedProvider() as provider:
+        fields = {"base_url": provider.url, "region_name": "us-east-1", **KEYS}
+        async with init_chat_model(MODEL, model_provider="bedrock", **fields) as model:
+            copy = model.model_copy(update={"temperature": 0.5, "profile": {}})
+            for each in (model, model.bind(stop=["x"]), model.with_config(tags=["a"]), copy):
+                await each.ainvoke("hi")
+            assert len(asked) == 1
+            other = model.model_copy(update={"aws_secret_access_key": "another"})
+            await other.ainvoke("hi")
+    assert len(asked) == 2
+
+
 async def test_the_scheme_with_a_plain_key_is_a_bearer_token() -> None:
     server = Server()
     await run(call(server, Secret("bedrock-key")))  # type: ignore[arg-type]

@@ -464,11 +464,15 @@ EFFORTS = [
 
 @pytest.mark.parametrize(("model", "effort", "expected"), EFFORTS)
 def test_effort(model: str, effort: str, expected: Any) -> None:
-    request = ChatRequest(
-        model=model, messages=[HI], reasoning_effort=effort, extra={"include_thoughts": True}
-    )
-    found = json.loads(encode(request).body)["generationConfig"]
-    assert found == {"thinkingConfig": {**expected, "includeThoughts": True}}
+    """Who asks for thoughts sees them, but if told not to show them."""
+
+    def thinking(**extra: Any) -> Any:
+        request = ChatRequest(model=model, messages=[HI], reasoning_effort=effort, extra=extra)
+        return json.loads(encode(request).body)["generationConfig"]["thinkingConfig"]
+
+    assert thinking() == expected | ({} if effort == "none" else {"includeThoughts": True})
+    assert thinking(include_thoughts=True) == {**expected, "includeThoughts": True}
+    assert thinking(include_thoughts=False) == {**expected, "includeThoughts": False}
 
 
 def test_the_vendors_own_word_on_thinking_wins() -> None:

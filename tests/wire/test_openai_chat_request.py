@@ -239,10 +239,13 @@ def test_part(block: dict[str, Any], expected: dict[str, Any]) -> None:
 
 BAD_PARTS = [
     ("unknown type", {"type": "imge_url", "x": 1}, ["'imge_url'", "'image_url'", "non_standard"]),
-    ("no type", {"text": "a"}, ["no type", "{'text': 'a'}"]),
+    ("no type", {"words": "a"}, ["no type", "{'words': 'a'}"]),
     ("Anthropic's", {"type": "tool_use", "id": "1"}, ["'tool_use'", "Chat Completions"]),
     ("image without data", {"type": "image"}, ["url or base64 or file_id"]),
     ("image without type", {"type": "image", "base64": "AA"}, ["mime_type None", "image/png"]),
+    ("bytes", {"type": "image", "base64": b"\x89PNG"}, ["PNG", "as its base64", "image_block()"]),
+    ("data URL", {"type": "image", "base64": "data:image/png;base64,AA"}, ["no data: before it"]),
+    ("no base64", {"type": "image", "base64": "***", "mime_type": "image/png"}, ["base64 text"]),
     ("audio url", {"type": "audio", "url": "https://x/y"}, ["expects base64"]),
     ("file url", {"type": "file", "url": "https://x/y"}, ["base64 or file_id"]),
     ("video file", {"type": "video", "file_id": "f"}, ["url or base64"]),

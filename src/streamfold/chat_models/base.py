@@ -7,14 +7,11 @@ several event loops and threads, one after the other or at once. Everything that
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
-
-import msgspec
 
 from ..addresses import Address, UnusableVariableError, resolve
 from ..budget import budgets_here
@@ -23,19 +20,19 @@ from ..coercion import coerce_messages
 from ..config import merge_configs
 from ..errors import ConfigurationError, UnknownParameterError
 from ..events import EventFilter, EventSink, inline_events
-from ..limits import DEFAULT_LIMITS, Limits, Timeouts
+from ..limits import Timeouts
 from ..messages import AIMessage, BaseMessage
-from ..net.auth import checked_headers, checked_key, checked_query
 from ..net.clients import Connections
 from ..net.in_flight import InFlight
 from ..runnables import Runnable
 from ..runs import Run, begin, watched
-from ..secret import MASK, Secret
+from ..secret import Secret
 from ..stored import Stored
 from ..vendors import Vendor, dialect, vendor
 from ..wire.codec import Dialect
 from ..wire.request import ChatRequest
 from .parameters import REQUEST, checked_parameters, is_setting, standard_name
+from .settings import SECRETS, settings_of, with_secrets, without_secrets
 
 if TYPE_CHECKING:  # the HTTP stack is loaded when the first call is made
     from ..metering import CallMeter
@@ -48,16 +45,6 @@ __all__ = ["ChatModel"]
 _CONTINUED: Final = frozenset({"previous_response_id", "conversation"})
 #: Settings that are part of the request all the same.
 _SENT: Final = frozenset({"model", "model_kwargs", "extra_body"})
-
-
-class _Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The parameters that are not sent, checked and with their defaults."""
-
-    timeouts: Timeouts
-    limits: Limits
-    max_retries: int
-    headers: dict[str, str | Secret]
-    query: dict[str, str]
 
 
 class ChatModel(Runnable):
@@ -129,12 +116,12 @@ class ChatModel(Runnable):
                 raise ConfigurationError(f"model is missing: name one of {row.name}'s models")
             params = {**params, "model": deployment}
         self._vendor = row
-        self._params = _with_secrets(params)
+        self._params = with_secrets(params)
         self._bound = bound
         inherited = ("callbacks", "tags", "metadata")
         own: dict[str, Any] = {name: params[name] for name in inherited if name in params}
         self._config = merge_configs(own, config)
-        self._settings = _settings(self._params)
+        self._settings = settings_of(self._params)
         self._profile: dict[str, Any] | None = None
         self._addresses = {} if addresses is None else addresses
         with suppress(UnusableVariableError):
@@ -197,8 +184,8 @@ class ChatModel(Runnable):
         return self._profile
 
     def __repr__(self) -> str:
-        shown = {k: v for k, v in self._params.items() if k not in ("model", *_SECRETS)}
-        shown = {k: _without_secrets(k, v) for k, v in {**shown, **self._bound}.items()}
+        shown = {k: v for k, v in self._params.items() if k not in ("model", *SECRETS)}
+        shown = {k: without_secrets(k, v) for k, v in {**shown, **self._bound}.items()}
         parts = [repr(self.model), *(f"{k}={v!r}" for k, v in shown.items())]
         name = type(self).__name__
         where = f", provider={self._vendor.name!r}" if name == "ChatModel" else ""
@@ -365,7 +352,9 @@ class ChatModel(Runnable):
         }
         serialized = {"name": type(self).__name__, "model": model}
         messages = coerce_messages(input, orphan_results=True)
-        return watched(run, batches, messages, input, serialized, tokens=tokens, starts=starts)
+        profile = self._told("profile", kwargs)
+        heard = {"tokens": tokens, "starts": starts, "profile": profile}
+        return watched(run, batches, messages, input, serialized, **heard)
 
     def _source(
         self,
@@ -442,7 +431,7 @@ class ChatModel(Runnable):
             stream=stream,
             auth=address.auth,
             key=address.key,
-            headers=settings.headers,
+            headers={**address.headers, **settings.headers},
             query={**address.query, **settings.query},
             provider=name,
             model=params["model"],
@@ -530,8 +519,10 @@ class ChatModel(Runnable):
     # ---- counting --------------------------------------------------------------------------------
 
     def get_num_tokens(self, text: str) -> int:
-        """About how many tokens `text` has, reckoned here: a quarter of its characters."""
-        return -(-len(text) // 4)
+        """About how many tokens `text` has, reckoned here: a quarter of its characters, or what
+        `custom_get_token_ids` finds in it."""
+        custom = self._params.get("custom_get_token_ids")
+        return -(-len(text) // 4) if custom is None else len(custom(text))
 
     def get_num_tokens_from_messages(self, messages: Sequence[Any]) -> int:
         """About how many tokens `messages` have: `count_tokens_approximately`. No vendor is asked
@@ -545,51 +536,3 @@ class ChatModel(Runnable):
     async def aclose(self) -> None:
         """Close the connections that this model holds in the running loop."""
         await self._connections.aclose()
-
-
-# ---- resolving parameters ------------------------------------------------------------------------
-
-
-_SECRETS = ("api_key", "azure_ad_token", "aws_secret_access_key", "aws_session_token")
-
-
-def _with_secrets(params: dict[str, Any]) -> dict[str, Any]:
-    """`params` with the keys wrapped, so that no repr shows them."""
-    found = {name: _secret(name, params[name]) for name in _SECRETS if name in params}
-    if "default_headers" in params:
-        found["default_headers"] = checked_headers(params["default_headers"], "default_headers")
-    return {**params, **found}
-
-
-def _without_secrets(name: str, value: Any) -> Any:
-    """A parameter as `repr` shows it."""
-    if name in ("default_headers", "default_query") and isinstance(value, Mapping):
-        return dict.fromkeys(value, MASK)
-    if name == "proxy":
-        return re.sub(r"//[^/]*@", f"//{MASK}@", str(value))
-    return value
-
-
-def _secret(name: str, key: Any) -> Any:
-    if isinstance(key, Secret) or callable(key):
-        return key
-    if hasattr(key, "get_secret_value"):  # pydantic's SecretStr
-        key = key.get_secret_value()
-    if not isinstance(key, str):
-        raise ConfigurationError(
-            f"{name} is {type(key).__name__}: expected a str or a callable that returns one"
-        )
-    return checked_key(key, name)
-
-
-def _settings(params: Mapping[str, Any]) -> _Settings:
-    limits = params.get("limits", DEFAULT_LIMITS)
-    if not isinstance(limits, Limits):
-        raise ConfigurationError(f"limits is {limits!r}: expected a streamfold.Limits")
-    return _Settings(
-        timeouts=Timeouts.of(params.get("timeout")),
-        limits=limits,
-        max_retries=params.get("max_retries", 2),
-        headers=params.get("default_headers", {}),
-        query=checked_query(params.get("default_query", {}), "default_query"),
-    )

@@ -71,17 +71,25 @@ class ChatOllama(ChatModel):
 
 
 class HuggingFaceEndpoint:
-    """Where a Hugging Face model is served: `repo_id` by the router, or `endpoint_url` for an
-    endpoint of your own; with parameters for `ChatHuggingFace`."""
+    """Where a Hugging Face model is served: `repo_id` by the router, which chooses the `provider`
+    unless one is named, or `endpoint_url` for an endpoint of your own; with parameters for
+    `ChatHuggingFace`."""
 
     def __init__(
-        self, repo_id: str | None = None, *, endpoint_url: str | None = None, **params: Any
+        self,
+        repo_id: str | None = None,
+        *,
+        endpoint_url: str | None = None,
+        provider: str | None = None,
+        **params: Any,
     ) -> None:
         if (repo_id or endpoint_url) is None:
             raise ConfigurationError("HuggingFaceEndpoint needs a repo_id or an endpoint_url")
         self.params = dict(params)
         # "tgi" is what dedicated endpoints take for "the model that is served here".
-        self.params["model"] = params.get("model") or repo_id or "tgi"
+        model = params.get("model") or repo_id or "tgi"
+        named = provider not in (None, "auto") and endpoint_url is None
+        self.params["model"] = f"{model}:{provider}" if named else model
         if endpoint_url is not None:
             self.params["endpoint_url"] = endpoint_url
 

@@ -7,12 +7,12 @@ once made are kept, so their parameters are checked once.
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from ..config import RunnableConfig, checked_config, merge_configs
 from ..errors import ConfigurationError
-from ..runnables import Runnable
+from ..runnables import FieldStreams
 from ..runs import current_run, inherited
 from ..stored import Stored
 
@@ -43,7 +43,7 @@ class _Kept:
         return [model for _, model in self._models]
 
 
-class ConfigurableModel(Runnable):
+class ConfigurableModel(FieldStreams):
     """A model that is chosen at run time, by ``config={"configurable": {"model": ...}}``.
 
     `fields` are the parameters that a configuration may set ("any": all of them, which lets the
@@ -169,19 +169,11 @@ class ConfigurableModel(Runnable):
         stored: Stored = self.model(config)._stored(config, kwargs)
         return stored
 
-    def astream_fields(
+    def _field_stream(
         self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> AsyncIterator[tuple[tuple[str | int, ...], Any]]:
-        """After `with_structured_output`: see `StructuredModel.astream_fields`."""
+    ) -> Callable[[], AsyncGenerator[list[Any], None]]:
         merged = merge_configs(self._config, checked_config(config))
-        return self.model(config).astream_fields(input, merged, **kwargs)  # type: ignore[no-any-return]
-
-    def stream_fields(
-        self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-        """`astream_fields` as a plain iterator."""
-        merged = merge_configs(self._config, checked_config(config))
-        return self.model(config).stream_fields(input, merged, **kwargs)  # type: ignore[no-any-return]
+        return self.model(config)._field_stream(input, merged, **kwargs)  # type: ignore[no-any-return]
 
     async def aclose(self) -> None:
         """Close what the models made so far hold in the running loop."""

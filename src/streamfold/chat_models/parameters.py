@@ -27,6 +27,7 @@ SETTINGS: Final = frozenset(
         "base_url",
         "budget",
         "callbacks",
+        "custom_get_token_ids",
         "default_headers",
         "default_query",
         "disable_streaming",
@@ -40,9 +41,11 @@ SETTINGS: Final = frozenset(
         "model",
         "model_kwargs",
         "name",
+        "output_version",
         "profile",
         "proxy",
         "rate_limiter",
+        "stream_chunk_timeout",
         "stream_usage",
         "streaming",
         "tags",
@@ -101,6 +104,7 @@ _ALIASES: Final = {
     "anthropic_api_url": "base_url",
     "openai_proxy": "proxy",
     "anthropic_proxy": "proxy",
+    "http_async_client": "http_client",
     "stream": "streaming",
 }
 
@@ -229,6 +233,33 @@ def _seed(name: str, value: Any) -> None:
         raise ConfigurationError(f"{name} is {value!r}: expected an int")
 
 
+def _client(name: str, value: Any) -> None:
+    if not all(callable(getattr(value, method, None)) for method in ("build_request", "send")):
+        raise ConfigurationError(f"{name} is {value!r:.60}: expected an httpx.AsyncClient or alike")
+    if not hasattr(value, "aclose"):
+        raise ConfigurationError(
+            f"{name} is a sync client ({type(value).__name__}): expected an httpx.AsyncClient or "
+            "alike, which the sync methods use, too"
+        )
+
+
+def _seconds(name: str, value: Any) -> None:
+    try:
+        Timeouts(idle=value)
+    except ConfigurationError:
+        raise ConfigurationError(f"{name} is {value!r}: expected seconds above 0") from None
+
+
+def _output_version(name: str, value: Any) -> None:
+    if value not in ("v1", "responses/v1"):
+        raise ConfigurationError(f"{name} is {value!r}: content is always in the blocks of 'v1'")
+
+
+def _token_ids(name: str, value: Any) -> None:
+    if not callable(value):
+        raise ConfigurationError(f"{name} is {value!r:.60}: expected a function of a text")
+
+
 def _disable_streaming(name: str, value: Any) -> None:
     if not isinstance(value, bool) and value not in ("tool_calling", "tool_calls"):
         raise ConfigurationError(f"{name} is {value!r}: expected a bool or 'tool_calling'")
@@ -242,6 +273,10 @@ _CHECKS: Final[dict[str, Callable[[str, Any], None]]] = {
     "max_in_flight": _whole(1),
     "seed": _seed,
     "timeout": _timeout,
+    "http_client": _client,
+    "stream_chunk_timeout": _seconds,
+    "output_version": _output_version,
+    "custom_get_token_ids": _token_ids,
     "rate_limiter": _limiter,
     "budget": _budget,
     "stop": _stop,

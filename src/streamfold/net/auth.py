@@ -22,7 +22,8 @@ __all__ = [
     "auth_headers",
     "checked_headers",
     "checked_key",
-    "secret_values",
+    "checked_query",
+    "revealed",
 ]
 
 
@@ -34,6 +35,9 @@ class Signer:
     ) -> tuple[dict[str, str], list[str]]:
         """The headers to add to the request, and the secrets in them that no text may show."""
         raise NotImplementedError
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Signer:
+        return self  # copies of a model share its credentials, and what has been found out of them
 
 
 Key: TypeAlias = Secret | Callable[[], str | Awaitable[str]] | Signer
@@ -58,30 +62,56 @@ def checked_key(value: str, name: str) -> Secret:
     return Secret(value)
 
 
-def checked_headers(given: Mapping[str, Any], name: str) -> dict[str, str]:
-    """Headers under lower-case names. Raises ConfigurationError, without the value, for what a
-    header cannot carry: line ends, control and non-ASCII characters."""
-    headers: dict[str, str] = {}
+def checked_headers(given: Mapping[str, Any], name: str) -> dict[str, str | Secret]:
+    """Headers under lower-case names; the values of those whose names say that they are secret are
+    `Secret`s. Raises ConfigurationError, without the value, for what a header cannot carry: line
+    ends, control and non-ASCII characters."""
+    headers: dict[str, str | Secret] = {}
     for key, value in given.items():
         if not isinstance(key, str) or not _TOKEN.fullmatch(key):
             raise ConfigurationError(f"{name} has the name {key!r}: expected a header's name")
-        text = str(value).strip(" ")
+        text = _as_text(value).strip(" ")
         bad = next((n for n, char in enumerate(text) if not " " <= char <= "~"), None)
         if bad is not None:
             raise ConfigurationError(
                 f"{name}[{key!r}] has {_describe(text, bad)}: expected ASCII characters only"
             )
-        headers[key.lower()] = text
+        headers[key.lower()] = Secret(text) if _TELLING.search(key) else text
     return headers
 
 
+def _as_text(value: Any) -> str:
+    if hasattr(value, "get_secret_value"):  # pydantic's SecretStr
+        value = value.get_secret_value()
+    return value.reveal() if isinstance(value, Secret) else str(value)
+
+
+def checked_query(given: Mapping[str, Any], name: str) -> dict[str, str]:
+    """A query as text. Raises ConfigurationError for a key in it: addresses are logged by all that
+    see them."""
+    for key in given:
+        if _KEY_IN_QUERY.fullmatch(str(key)):
+            raise ConfigurationError(
+                f"{name} has {key!r}: expected no key in a query, which is logged on the way; "
+                "send it as api_key= or as one of default_headers"
+            )
+    return {str(key): str(value) for key, value in given.items()}
+
+
+_KEY_IN_QUERY: Final = re.compile(
+    r"(api|access|subscription|x-api)?[-_]?key|((access|auth|id)[-_]?)?token|secret|password",
+    re.IGNORECASE,
+)
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _TELLING: Final = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
 
 
-def secret_values(headers: Mapping[str, str]) -> list[str]:
-    """The values of those headers whose names say that they are secret."""
-    return [value for name, value in headers.items() if _TELLING.search(name)]
+def revealed(headers: Mapping[str, str | Secret]) -> tuple[dict[str, str], list[str]]:
+    """Headers as they are sent, and the secrets in them that no text may show."""
+    if not headers:
+        return {}, []
+    secrets = [value.reveal() for value in headers.values() if isinstance(value, Secret)]
+    return {k: v.reveal() if isinstance(v, Secret) else v for k, v in headers.items()}, secrets
 
 
 def _describe(value: str, place: int) -> str:
