@@ -1,21 +1,25 @@
 """Who takes part, and how each runs one stream.
 
-A contender is made once from the base URL of its scenario and then run twice in the same event
-loop: a warm-up, then the measured stream. A run reads the text of every chunk and returns its
-length, so that the driver knows that nothing was skipped.
+A contender is made once from the base URL of its scenario; it runs once to warm up, and then as
+often, and as many at once, as the scenario says, in the same event loop. A run reads the text of
+every chunk and returns its length, so that the driver knows that nothing was skipped.
 
-    python benchmarks/contenders.py NAME URL
+    python benchmarks/contenders.py NAME URL [STREAMS]
 
-measures one contender in this process and prints one line of JSON. Imports are inside the
-functions: only what is measured is loaded, and what is not installed is reported as absent.
+measures one contender in this process and prints one line of JSON; STREAMS is how many streams run
+at once, or, as -N, one after the other. Imports are inside the functions: only what is measured is
+loaded, and what is not installed is reported as absent.
 """
 
 import asyncio
 import importlib
 import json
+import resource
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from counter import Counter, cpu_us
@@ -33,10 +37,48 @@ class Contender:
     peer: bool = False
 
 
-def _floor(url: str) -> Run:
+@dataclass(frozen=True)
+class Provider:
+    """Where a provider's answers are, its hand-written reader, and how it is named here."""
+
+    path: str
+    read: str
+    model: str
+    base: str = ""
+    fields: tuple[tuple[str, Any], ...] = ()
+
+
+PROVIDERS = {
+    "openai": Provider("/v1/chat/completions", "read_openai", "openai:gpt-4.1", "/v1"),
+    "anthropic": Provider("/v1/messages", "read_anthropic", "anthropic:claude-sonnet-4-5"),
+    "responses": Provider(
+        "/v1/responses",
+        "read_responses",
+        "openai:gpt-4.1",
+        "/v1",
+        (("use_responses_api", True),),
+    ),
+    "gemini": Provider(
+        "/v1beta/models/gemini-2.5-flash:streamGenerateContent",
+        "read_gemini",
+        "google_genai:gemini-2.5-flash",
+    ),
+    "bedrock": Provider(
+        "/model/m/converse-stream",
+        "read_bedrock",
+        "bedrock_converse:anthropic.claude-sonnet-4-5-20250929-v1:0",
+        fields=(("region_name", "us-east-1"),),
+    ),
+    "ollama": Provider("/api/chat", "read_ollama", "ollama:llama3.2"),
+    "cohere": Provider("/v2/chat", "read_cohere", "cohere:command-a-03-2025"),
+}
+
+
+def _floor(url: str, provider: str = "openai") -> Run:
     import floor
 
-    return floor.stream(url + "/v1/chat/completions", floor.read_openai)
+    row = PROVIDERS[provider]
+    return floor.stream(url + row.path, getattr(floor, row.read))
 
 
 def _floor_lines(url: str) -> Run:
@@ -45,10 +87,10 @@ def _floor_lines(url: str) -> Run:
     return floor.stream(url + "/v1/chat/completions", floor.read_openai_lines)
 
 
-def _floor_anthropic(url: str) -> Run:
+def _floor_ask(url: str) -> Run:
     import floor
 
-    return floor.stream(url + "/v1/messages", floor.read_anthropic)
+    return floor.ask(url + "/v1/chat/completions")
 
 
 def _floor_sync(url: str) -> RunSync:
@@ -57,25 +99,22 @@ def _floor_sync(url: str) -> RunSync:
     return floor.stream_sync(url + "/v1/chat/completions", floor.read_openai)
 
 
-def _model(name: str, url: str) -> Any:
+def _model(url: str, provider: str = "openai") -> Any:
     from streamfold import init_chat_model
 
-    base_url = url if name.startswith("anthropic") else url + "/v1"
-    return init_chat_model(name, base_url=base_url, api_key="x")
+    row = PROVIDERS[provider]
+    fields = {"timeout": 120, **dict(row.fields)}
+    return init_chat_model(row.model, base_url=url + row.base, api_key="x", **fields)
 
 
-def _streamfold(url: str) -> Run:
-    return _astream(_model("openai:gpt-4.1", url))
-
-
-def _streamfold_anthropic(url: str) -> Run:
-    return _astream(_model("anthropic:claude-sonnet-4-5", url))
+def _streamfold(url: str, provider: str = "openai") -> Run:
+    return _astream(_model(url, provider))
 
 
 def _streamfold_fold(url: str) -> Run:
     from streamfold.messages import AIMessageChunk
 
-    model = _model("openai:gpt-4.1", url)
+    model = _model(url)
 
     async def run() -> int:
         full = AIMessageChunk()
@@ -86,8 +125,48 @@ def _streamfold_fold(url: str) -> Run:
     return run
 
 
+def _streamfold_pipe(url: str) -> Run:
+    """What is under `astream`: the network, the decoder, and nobody who could listen."""
+    from streamfold.net.transport import stream_batches
+
+    model = _model(url)
+
+    async def run() -> int:
+        size = 0
+        call = model._call("hi", None, None, {}, stream=True, run=None)
+        async with aclosing(stream_batches(call)) as batches:
+            async for batch in batches:
+                for chunk in batch:
+                    size += len(chunk.text)
+        return size
+
+    return run
+
+
+def _streamfold_events(url: str) -> Run:
+    model = _model(url)
+
+    async def run() -> int:
+        size = 0
+        async for event in model.astream_events("hi"):
+            if event["event"] == "on_chat_model_stream":
+                size += len(event["data"]["chunk"].text)
+        return size
+
+    return run
+
+
+def _streamfold_ask(url: str) -> Run:
+    model = _model(url)
+
+    async def run() -> int:
+        return len((await model.ainvoke("hi")).text)
+
+    return run
+
+
 def _streamfold_sync(url: str) -> RunSync:
-    model = _model("openai:gpt-4.1", url)
+    model = _model(url)
 
     def run() -> int:
         size = 0
@@ -146,14 +225,23 @@ def _anthropic(url: str) -> Run:
     return run
 
 
+def _of_each(make: Callable[..., Run], name: str) -> dict[str, Contender]:
+    others = [provider for provider in PROVIDERS if provider != "openai"]
+    return {f"{name}_{each}": Contender(make=partial(make, provider=each)) for each in others}
+
+
 CONTENDERS = {
     "floor": Contender(make=_floor),
+    **_of_each(_floor, "floor"),
     "floor_lines": Contender(make=_floor_lines),
-    "floor_anthropic": Contender(make=_floor_anthropic),
+    "floor_ask": Contender(make=_floor_ask),
     "floor_sync": Contender(make_sync=_floor_sync),
     "streamfold": Contender(make=_streamfold),
-    "streamfold_anthropic": Contender(make=_streamfold_anthropic),
+    **_of_each(_streamfold, "streamfold"),
     "streamfold_fold": Contender(make=_streamfold_fold),
+    "streamfold_pipe": Contender(make=_streamfold_pipe),
+    "streamfold_events": Contender(make=_streamfold_events),
+    "streamfold_ask": Contender(make=_streamfold_ask),
     "streamfold_sync": Contender(make_sync=_streamfold_sync),
     "openai": Contender(make=_openai, peer=True),
     "anthropic": Contender(make=_anthropic, peer=True),
@@ -164,28 +252,38 @@ CONTENDERS = {
 
 @dataclass(frozen=True)
 class _Reading:
-    """Both clocks at one moment."""
+    """Both clocks at one moment, and the most memory so far, in MiB."""
 
     cost: float
     cpu_us: float
+    memory: float
 
     def since(self, before: "_Reading", size: int) -> dict[str, float]:
         return {
             "cost": self.cost - before.cost,
             "cpu_us": self.cpu_us - before.cpu_us,
+            "memory": self.memory - before.memory,
             "size": size,
         }
 
 
 def _read(counter: Counter) -> _Reading:
-    return _Reading(counter.read(), cpu_us())
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return _Reading(counter.read(), cpu_us(), memory)
 
 
-async def _measure(make: Callable[[str], Run], url: str, counter: Counter) -> dict[str, float]:
+async def _measure(
+    make: Callable[[str], Run], url: str, streams: int, counter: Counter
+) -> dict[str, float]:
     run = make(url)
     await run()
     before = _read(counter)
-    size = await run()
+    if streams == 1:
+        size = await run()
+    elif streams < 0:
+        size = sum([await run() for _ in range(-streams)])
+    else:
+        size = sum(await asyncio.gather(*(run() for _ in range(streams))))
     return _read(counter).since(before, size)
 
 
@@ -197,11 +295,11 @@ def _measure_sync(make: Callable[[str], RunSync], url: str, counter: Counter) ->
     return _read(counter).since(before, size)
 
 
-def _result(contender: Contender, url: str) -> dict[str, Any]:
+def _result(contender: Contender, url: str, streams: int) -> dict[str, Any]:
     counter = Counter()
     try:
         if contender.make is not None:
-            figures = asyncio.run(_measure(contender.make, url, counter))
+            figures = asyncio.run(_measure(contender.make, url, streams, counter))
         else:
             assert contender.make_sync is not None
             figures = _measure_sync(contender.make_sync, url, counter)
@@ -211,4 +309,5 @@ def _result(contender: Contender, url: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_result(CONTENDERS[sys.argv[1]], sys.argv[2])))
+    how_many = int(sys.argv[3]) if len(sys.argv) > 3 else 1
+    print(json.dumps(_result(CONTENDERS[sys.argv[1]], sys.argv[2], how_many)))

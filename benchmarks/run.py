@@ -27,12 +27,13 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import server
-from contenders import CONTENDERS
+from answers import pieces
+from contenders import CONTENDERS, PROVIDERS
 from counter import CPU, Counter, cpu_us, describe
 from tables import table, verdict
 
@@ -52,13 +53,22 @@ class Entry:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One table. `framing` is empty for imports."""
+    """One table. `framing` is empty for imports. `streams` run at once, or, if less than 0, one
+    after the other."""
 
     name: str
     title: str
     framing: str
     chunks: int
     entries: tuple[Entry, ...]
+    streams: int = 1
+
+    @property
+    def units(self) -> int:
+        """What a figure is divided by: chunks, or requests where those do not stream."""
+        if self.framing == "whole":
+            return abs(self.streams)
+        return self.chunks * abs(self.streams)
 
 
 def _streams(name: str, title: str, chunks: int, goal: float) -> Scenario:
@@ -87,6 +97,25 @@ def _sync(framing: str, title: str, chunks: int) -> Scenario:
     return Scenario(f"sync-{framing}", title, framing, chunks, entries)
 
 
+def _dialects() -> Scenario:
+    entries = [
+        Entry(f"{who}_{provider}", f"floor_{provider}", 1.6 if who == "streamfold" else None)
+        for provider in PROVIDERS
+        if provider not in ("openai", "anthropic")
+        for who in ("floor", "streamfold")
+    ]
+    title = "the other dialects, HTTP chunks of 16 KiB"
+    return Scenario("dialects", title, "burst", 20_000, tuple(entries))
+
+
+LISTENING = (
+    Entry("streamfold_pipe", "streamfold_pipe"),
+    Entry("streamfold", "streamfold_pipe", 1.02),
+    Entry("streamfold_events", "streamfold", 3.0),
+)
+AT_ONCE = (Entry("floor", "floor"), Entry("streamfold", "floor", 0.2))
+SMALL = (Entry("floor_ask", "floor_ask"), Entry("streamfold_ask", "floor_ask", 1.1))
+
 LIBRARIES = "httpx, httpx_sse, msgspec, orjson, anyio, jiter"
 STREAMFOLD_MODEL = 'import streamfold; streamfold.init_chat_model("openai:gpt-4.1", api_key="x")'
 
@@ -111,8 +140,12 @@ IMPORTS = {
 
 SCENARIOS = (
     _streams("burst", "one response in HTTP chunks of 16 KiB", 20_000, 1.6),
-    _streams("event", "one HTTP chunk per event, as fast as they go", 20_000, 1.2),
-    _streams("paced", "one event per millisecond, each a read of its own", 3_000, 1.1),
+    _streams("event", "one HTTP chunk per event, as fast as they go", 20_000, 0.35),
+    _streams("paced", "one event per millisecond, each a read of its own", 3_000, 0.4),
+    _dialects(),
+    Scenario("listening", "who listens, HTTP chunks of 16 KiB", "burst", 20_000, LISTENING),
+    Scenario("at-once", "1,000 streams at once, 40 ms per event", "slow", 100, AT_ONCE, 1_000),
+    Scenario("small", "small answers, 500 one after another", "whole", 10, SMALL, -500),
     _sync("burst", "sync iteration, HTTP chunks of 16 KiB", 20_000),
     _sync("paced", "sync iteration, one event per millisecond", 3_000),
     Scenario(
@@ -130,10 +163,12 @@ SCENARIOS = (
 
 @dataclass(frozen=True)
 class Figure:
-    """One measurement of one contender: per chunk, or of an import."""
+    """One measurement of one contender: per chunk, or of an import. `memory` is what the run took
+    on top of the most that was in use before, in MiB."""
 
     cost: float = 0.0
     cpu_us: float = 0.0
+    memory: float = 0.0
     remark: str = ""  # why there is no figure
 
 
@@ -150,6 +185,7 @@ class Row:
     remark: str = ""
     cost: float = 0.0
     cpu_us: float = 0.0
+    memory: float = 0.0
     ratio: float = 0.0
     cpu_ratio: float = 0.0
     rounds: list[Figure] = field(default_factory=list)
@@ -194,6 +230,7 @@ def _row(entry: Entry, own: list[Figure], base: list[Figure]) -> Row:
         *head,
         cost=statistics.median(f.cost for f in own),
         cpu_us=statistics.median(f.cpu_us for f in own),
+        memory=statistics.median(f.memory for f in own),
         ratio=statistics.median(f.cost / b.cost for f, b in zip(own, base, strict=True)),
         cpu_ratio=statistics.median(f.cpu_us / b.cpu_us for f, b in zip(own, base, strict=True)),
         rounds=own,
@@ -215,16 +252,18 @@ class Driver:
         """One stream of `scenario` read by the contender `name`."""
         python = self._pythons[CONTENDERS[name].peer]
         url = f"{root}/{scenario.framing}/{scenario.chunks}"
-        done = _run([python, str(HERE / "contenders.py"), name, url])
+        command = [python, str(HERE / "contenders.py"), name, url, str(scenario.streams)]
+        done = _run(command)
         if done.returncode:
             return Figure(remark=f"failed: {_last_line(done.stderr)}")
         result = json.loads(done.stdout.splitlines()[-1])
         if "absent" in result:
             return Figure(remark=f"absent: {result['absent']}")
-        expected = sum(map(len, server.pieces(scenario.chunks)))
+        expected = abs(scenario.streams) * sum(map(len, pieces(scenario.chunks)))
         if result["size"] != expected:
             return Figure(remark=f"failed: read {result['size']} characters of {expected}")
-        return Figure(result["cost"] / scenario.chunks, result["cpu_us"] / scenario.chunks)
+        units = scenario.units
+        return Figure(result["cost"] / units, result["cpu_us"] / units, result["memory"])
 
     def imports(self, name: str) -> Figure:
         """The row `name` of `IMPORTS`, less a bare interpreter of the same kind."""
@@ -283,14 +322,15 @@ def report(scenario: Scenario, results: Sequence[Row], unit: str) -> str:
     """The scenario's table under its title."""
     counted = {True: "CPU", False: "instr"}[unit == CPU]
     if scenario.framing:
-        head = [f"{'us' if unit == CPU else 'k'} {counted}/chunk", "CPU us/chunk"]
+        what = "request" if scenario.framing == "whole" else "chunk"
+        head = [f"{'us' if unit == CPU else 'k'} {counted}/{what}", f"CPU us/{what}"]
         title = f"{scenario.name}: {scenario.title}; {scenario.chunks:,} chunks"
         scales = (1.0 if unit == CPU else 1e3, 1.0)
     else:
         head = [f"{'ms' if unit == CPU else 'M'} {counted}", "CPU ms"]
         title = f"{scenario.name}: {scenario.title}"
         scales = (1e3 if unit == CPU else 1e6, 1e3)
-    head = ["contender", *head, "ratio", "ratio (CPU)", "to", "goal", "met"]
+    head = ["contender", *head, "MiB", "ratio", "ratio (CPU)", "to", "goal", "met"]
     return f"## {title}\n\n" + table(head, [_cells(row, *scales) for row in results]) + "\n"
 
 
@@ -301,6 +341,7 @@ def _cells(row: Row, cost_scale: float, cpu_scale: float) -> list[str]:
         row.name,
         f"{row.cost / cost_scale:.1f}",
         f"{row.cpu_us / cpu_scale:.1f}",
+        f"{row.memory:.1f}" if row.memory else "",
         f"{row.ratio:.2f}",
         f"{row.cpu_ratio:.2f}",
         row.base,
@@ -336,8 +377,9 @@ def _narrowed(scenario: Scenario, people: set[str], quick: bool) -> Scenario:
     wanted = [entry for entry in scenario.entries if not people or entry.name in people]
     bases = {entry.base for entry in wanted}
     kept = tuple(e for e in scenario.entries if e in wanted or e.name in bases)
-    chunks = scenario.chunks // 4 if quick and scenario.framing else scenario.chunks
-    return Scenario(scenario.name, scenario.title, scenario.framing, chunks, kept)
+    shorter = quick and scenario.framing and scenario.streams == 1
+    chunks = scenario.chunks // 4 if shorter else scenario.chunks
+    return replace(scenario, chunks=chunks, entries=kept)
 
 
 def _arguments() -> argparse.Namespace:

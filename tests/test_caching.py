@@ -17,10 +17,12 @@ from streamfold import (
     ToolMessage,
     cache_prompt,
     init_chat_model,
+    tool,
 )
 from streamfold.errors import ConfigurationError
 from streamfold.messages import BaseMessage, messages_from_dict, messages_to_dict
 from streamfold.testing import EmbeddedProvider
+from streamfold.tool_definitions import bound_tools
 from streamfold.vendors import DIALECTS, dialect, vendor
 from streamfold.wire.request import ChatRequest
 
@@ -220,3 +222,34 @@ def test_a_field_of_that_name_in_data_is_no_breakpoint() -> None:
     call: Any = {**CALL, "args": {"cache_control": 1, "content": [{"cache_control": 1}] * 9}}
     said = [*by_hand(4), AIMessage("", tool_calls=[call]), ToolMessage("r", tool_call_id="c1")]
     body("anthropic", said)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "dialect", "taken"),
+    [
+        ("anthropic", "anthropic", {"cache_control", "defer_loading"}),
+        ("bedrock", "bedrock", {"cache_control"}),
+        ("openrouter", "openai_chat", {"cache_control"}),
+        ("openai", "openai_chat", {"defer_loading"}),
+        ("google_genai", "gemini", set()),
+        ("ollama", "ollama", set()),
+    ],
+)
+def test_extras_of_a_tool_go_to_the_vendors_that_know_them(
+    vendor: str, dialect: str, taken: set[str]
+) -> None:
+    @tool(extras={"cache_control": MARK, "defer_loading": True, "odd": 1})
+    def look(at: str) -> str:
+        """Look."""
+        return at
+
+    (definition,) = bound_tools([look], vendor=vendor, dialect=dialect)
+    assert definition.keys() == {"type", "function"} | taken
+
+
+def test_a_mark_in_the_extras_of_a_tool_is_sent() -> None:
+    marked = tool("look", description="Look.", extras={"cache_control": MARK})(lambda: "")
+    with EmbeddedProvider() as provider:
+        model = init_chat_model("anthropic:claude-sonnet-4-5", base_url=provider.url, api_key="k")
+        model.bind_tools([marked]).invoke("hi")
+        assert provider.requests[-1].json()["tools"][0]["cache_control"] == MARK

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import strategies as own
 from streamfold import chunks as chunks_module
 from streamfold import fold as fold_module
+from streamfold import tool_calls as calls_module
 from streamfold.chunks import AIMessageChunk, TextChunk, fold_events
 from streamfold.deltas import (
     BlockStart,
@@ -616,7 +617,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
         return parse
 
     for name in ("judge", "read_unfinished"):
-        monkeypatch.setattr(fold_module, name, parsing(getattr(fold_module, name)))
+        monkeypatch.setattr(calls_module, name, parsing(getattr(calls_module, name)))
 
     scan = ObjectScanner._scan
 
@@ -684,6 +685,23 @@ class TestCost:
         assert counted.parses == 1
         assert counted.scanned <= size + 20
         assert counted.copied == 0
+
+    def test_a_reading_is_parsed_once_until_more_arrives(self, counted: Counter) -> None:
+        """However often it is looked at, and by whichever attribute."""
+        full = fold_events([ToolCallDelta("", 0, id="a", name="write")])
+        for n in range(1, 101):
+            full = full + fold_events([ToolCallDelta('{"text": "' if n == 1 else "x", 0)])
+            readings = [full.tool_calls for _ in range(3)]
+            assert readings == [readings[0]] * 3
+            readings[0][0]["args"]["text"] = "changed"
+            assert full.tool_calls == readings[1]
+            assert counted.parses == n
+        full = full + fold_events([ToolCallDelta('"}', 0), MessageEnd("tool_calls")])
+        for _ in range(3):
+            assert full.tool_calls[0]["args"] == {"text": "x" * 99}
+            assert full.to_message().tool_calls[0]["args"] == {"text": "x" * 99}
+            assert full.content_blocks[0]["args"] == {"text": "x" * 99}
+        assert counted.parses == 101
 
     def test_lists_in_metadata_grow_in_place(self) -> None:
         """A stream with logprobs is not copied again with every token."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import anyio
 import pytest
@@ -526,6 +526,32 @@ async def test_retries_are_events_with_their_place(nested: bool) -> None:
         "on_chat_model_end ChatOpenAI",
     ]
     assert retry["parent_ids"] == ([events[0]["run_id"]] if nested else [])
+
+
+@pytest.mark.parametrize("how", ["with_retry", "with_fallbacks"])
+@pytest.mark.parametrize("method", ["ainvoke", "astream"])
+async def test_a_run_id_is_one_attempts(how: str, method: str) -> None:
+    """Of the first: each attempt is a run with an end of its own."""
+    id = uuid4()
+    async with EmbeddedProvider(script=[Answer(error=500), "fine"]) as provider:
+        one = model(provider)
+        tried = (
+            one.with_retry(wait_exponential_jitter=False)
+            if how == "with_retry"
+            else one.with_fallbacks([one])
+        )
+
+        @runnable
+        async def app(text: str) -> None:
+            if method == "ainvoke":
+                await tried.ainvoke(text, {"run_id": id})
+            else:
+                await collected(tried.astream(text, {"run_id": id}))
+
+        events = await collected(app.astream_events("hi"))
+    assert_sound(events)
+    first, second = [e["run_id"] for e in events if e["event"] == "on_chat_model_start"]
+    assert first == str(id) != second
 
 
 async def test_handlers_of_the_model_hear_of_its_retries() -> None:

@@ -18,7 +18,7 @@ from streamfold.config import RunnableConfig
 from streamfold.errors import ConfigurationError, RecursionLimitError
 from streamfold.messages import AIMessage
 from streamfold.runs import current_run
-from streamfold.testing import EmbeddedProvider
+from streamfold.testing import EmbeddedProvider, LoopbackServer, Reply
 
 pytestmark = pytest.mark.anyio
 
@@ -318,6 +318,22 @@ async def test_with_config_is_joined_with_the_config_of_the_call(
     assert (first["name"], second["name"]) == ("named", "call")
 
 
+async def test_tools_have_a_configuration_too() -> None:
+    """`with_config` makes another tool; the first stays as it was."""
+    starts = Starts()
+
+    @tool
+    async def double(number: int) -> int:
+        """Twice the number."""
+        return 2 * number
+
+    changed = double.with_config(tags=["a"], run_name="named", callbacks=[starts])
+    assert await changed.ainvoke({"number": 2}, {"tags": ["b"]}) == 4
+    assert await double.ainvoke({"number": 3}) == 6
+    (started,) = starts.heard
+    assert (started["name"], started["tags"]) == ("named", ["a", "b"])
+
+
 # ---- auto-streaming ------------------------------------------------------------------------------
 
 
@@ -599,6 +615,33 @@ async def test_a_cancelled_sync_function_takes_its_calls_along() -> None:
         await anyio.to_thread.run_sync(thread_over.wait)
         assert len(provider.requests) == 1
     assert said == ["the run that made this call was cancelled"] * 2
+    assert [run["name"] for run in starts.heard] == ["app", "ChatOpenAI"]
+
+
+async def test_a_sync_generator_takes_the_stream_it_waits_for_along() -> None:
+    """Which it had begun in an earlier step, and which says nothing more."""
+    thread_over = threading.Event()
+    starts = Starts()
+    said = b'data: {"choices": [{"index": 0, "delta": {"content": "one"}}]}\n\n'
+    reply = Reply(headers={"content-type": "text/event-stream"}, body=[said], end="hang")
+    async with LoopbackServer(lambda request: reply) as server:
+        asked = init_chat_model("gpt-4.1", base_url=server.url, api_key="k")
+
+        @runnable
+        def app(question: str) -> Iterator[str]:
+            try:
+                for chunk in asked.stream(question):
+                    yield chunk.text
+            finally:
+                thread_over.set()
+
+        with anyio.fail_after(10):
+            async with app.astream("hi", {"callbacks": [starts]}) as stream:
+                assert await anext(stream) == "one"
+                with anyio.move_on_after(0.2):
+                    await anext(stream)
+            await anyio.to_thread.run_sync(server.wait_closed)
+            await anyio.to_thread.run_sync(thread_over.wait)
     assert [run["name"] for run in starts.heard] == ["app", "ChatOpenAI"]
 
 

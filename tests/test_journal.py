@@ -608,7 +608,7 @@ def asked_in(file: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "count", [1000, pytest.param(10_000, marks=pytest.mark.matrix)], ids=["some", "many"]
+    "count", [400, pytest.param(10_000, marks=pytest.mark.matrix)], ids=["some", "many"]
 )
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_kill_9_in_the_middle(count: int, backend: str, path: Path, tmp_path: Path) -> None:
@@ -658,8 +658,9 @@ def test_ctrl_c(mode: str, path: Path, tmp_path: Path) -> None:
     assert not kept & set(asked_in(asked[1]))
 
 
-def test_the_interrupt_has_what_was_finished(squares: Squares) -> None:
-    """`batch` in the main thread: the KeyboardInterrupt has `finished`, as errors have."""
+@pytest.mark.parametrize("method", ["batch", "batch_as_completed"])
+def test_the_interrupt_has_what_was_finished(method: str) -> None:
+    """In the main thread: the KeyboardInterrupt has `finished`, as errors have."""
     started = threading.Event()
 
     @runnable
@@ -676,6 +677,6 @@ def test_the_interrupt_has_what_was_finished(squares: Squares) -> None:
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt) as caught:
-        slow.batch(range(5), {"max_concurrency": 1})
+        list(getattr(slow, method)(range(5), {"max_concurrency": 1}))
     thread.join()
     assert caught.value.finished == {0: 0, 1: 1, 2: 2}  # type: ignore[attr-defined]

@@ -20,6 +20,7 @@ ZONES: dict[str, tuple[str, ...]] = {
         "errors",
         "secret",
         "content",
+        "parts",
         "messages",
         "deltas",
         "chunks",

@@ -285,6 +285,40 @@ def test_signatures_that_stay_behind_are_named(name: str) -> None:
     assert ["signatures of another provider" in warning for warning in warned] == [True]
 
 
+PAST = {
+    "openai_chat": [],
+    "openai_responses": ["audio"],
+    "anthropic": ["audio"],
+    "gemini": [],
+    "bedrock": ["file"],
+    "ollama": ["image", "audio", "file"],
+    "cohere": ["audio", "file"],
+}
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_media_of_the_past_that_a_vendor_cannot_take_is_left_out_aloud(name: str) -> None:
+    """What was said to another model no longer stops the conversation; what is said now does."""
+    fetched = {"url": "https://e.example/x.png"}
+    where = fetched if "image" in PAST[name] else {"base64": "iVBORw0KGgo="}
+    media: list[dict[str, Any]] = [
+        {"type": "image", **where},
+        {"type": "audio", "base64": "UklGRg==", "mime_type": "audio/wav"},
+        {"type": "file", "file_id": "file-1"},
+    ]
+    said = HumanMessage([{"type": "text", "text": "look"}, *media])
+    answer = AIMessage("seen", response_metadata={"model_provider": "here"})
+    body, warned = body_and_warnings(name, [said, answer, HumanMessage("and?")], "elsewhere")
+    assert all(word in body.decode() for word in ("look", "seen", "and?"))
+    assert len(warned) == bool(PAST[name])
+    for kind in PAST[name]:
+        assert f"{kind} block of an earlier user message" in warned[0]
+        assert f"[{kind}]" in body.decode()
+    if PAST[name]:
+        with pytest.raises(ConfigurationError, match=r"cannot be sent|has a url"):
+            body_and_warnings(name, [answer, said], "elsewhere")
+
+
 def test_two_names_of_one_vendor_are_one() -> None:
     block = {"type": "server_tool_result", "tool_call_id": "s", "status": "success", "output": [],
              "extras": {"block_type": "nova_grounding_result"}}  # fmt: skip

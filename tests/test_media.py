@@ -148,6 +148,7 @@ def test_a_block_of_a_url() -> None:
         (image_block, "file:///etc/passwd", "expected a URL"),
         (image_block, Path("no-such-file.png"), "cannot be read: .*no-such-file.png"),
         (image_block, Path(), "cannot be read"),
+        (image_block, 3, "int: expected a path, bytes or a URL"),
     ],
 )
 def test_what_makes_no_block(make: Any, source: Any, words: str) -> None:
@@ -488,8 +489,8 @@ async def test_what_the_vendor_fetches_is_left_to_it(fetched: list[str]) -> None
 async def test_nothing_is_fetched_from_this_machine() -> None:
     with EmbeddedProvider() as provider:
         async with init_chat_model("ollama:m", base_url=provider.url, fetch_media=True) as model:
+            url = provider.url.replace("http:", "https:")
             with pytest.raises(ConfigurationError, match="public addresses only"):
-                url = provider.url.replace("http:", "https:")
                 await model.ainvoke([HumanMessage([image_block(f"{url}/cat.png")])])
         assert provider.requests == []
 

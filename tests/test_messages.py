@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import strategies as own
 from streamfold.chunks import AIMessageChunk
-from streamfold.content import data_or_url, standard_block
+from streamfold.content import data_or_url
 from streamfold.errors import ConfigurationError
 from streamfold.messages import (
     AIMessage,
@@ -24,6 +24,7 @@ from streamfold.messages import (
     messages_from_dict,
     messages_to_dict,
 )
+from streamfold.parts import standard_block
 
 _ids = st.none() | st.text(min_size=1, max_size=4)
 _plain = st.text(max_size=6)

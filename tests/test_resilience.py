@@ -149,6 +149,15 @@ async def test_what_makes_a_new_model_is_done_to_the_model_inside() -> None:
             retried.nonsense  # noqa: B018
 
 
+async def test_combinations_show_what_they_are_made_of() -> None:
+    """And no key."""
+    async with EmbeddedProvider() as provider:
+        one = model(provider, api_key="sk-secret")
+        shown = repr(one.with_fallbacks([one.with_retry(stop_after_attempt=7)]))
+    assert shown == f"RunnableWithFallbacks({one!r}, RunnableRetry({one!r}, stop_after_attempt=7))"
+    assert "sk-secret" not in shown
+
+
 async def test_combinations_can_be_copied() -> None:
     """A half-made object does not look for itself without end."""
     async with EmbeddedProvider(script=["fine"] * 2) as provider:
@@ -431,6 +440,22 @@ async def test_who_answers_is_told() -> None:
     assert [event["metadata"]["ls_model_name"] for event in starts] == names
     assert all(event["tags"] == ["mine"] and event["metadata"]["user"] == 7 for event in starts)
     assert message.response_metadata["model_name"].startswith("gpt-4.1-mini")
+
+
+@pytest.mark.parametrize("method", ["ainvoke", "astream"])
+async def test_a_configuration_that_cannot_be_is_nobodys_to_answer(method: str) -> None:
+    """It is wrong for all of them, even where it is of no more use to the second."""
+    async with EmbeddedProvider() as provider:
+        both = model(provider).with_fallbacks([model(provider)])
+
+        async def call() -> None:
+            called = getattr(both, method)("hi", {"run_id": "no uuid"})
+            await (called if method == "ainvoke" else collected(called))
+
+        with pytest.raises(ConfigurationError, match="run_id") as caught:
+            await call()
+        assert not getattr(caught.value, "__notes__", None)
+        assert not provider.requests
 
 
 async def test_what_the_fallbacks_did_is_in_the_notes() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from every_dialect import model_of
 from streamfold import init_chat_model, json_fields
-from streamfold.errors import ProviderError, StructuredOutputError
+from streamfold.errors import ConfigurationError, ProviderError, StructuredOutputError
 from streamfold.messages import AIMessage
 from streamfold.testing import Answer, Call, EmbeddedProvider
 
@@ -50,6 +50,25 @@ async def test_each_field_then_the_validated_object(method: Any) -> None:
         found = [pair async for pair in model.astream_fields("Up?")]
         assert found == [*FIELDS, ((), Movie.model_validate(UP))]
         assert await anyio.to_thread.run_sync(lambda: list(model.stream_fields("Up?"))) == found
+
+
+@pytest.mark.anyio
+async def test_fields_through_retries_and_fallbacks() -> None:
+    """What fails before the first field is tried again or elsewhere, async and sync."""
+    async with EmbeddedProvider(script=[Answer(error=400), json.dumps(UP)] * 4) as provider:
+        model = openai(provider).with_structured_output(Movie)
+        patient = model.with_retry(wait_exponential_jitter=False)
+        for wrapped in (patient, model.with_fallbacks([model])):
+            found = [pair async for pair in wrapped.astream_fields("Up?")]
+            assert found == [*FIELDS, ((), Movie.model_validate(UP))]
+            stream = wrapped.stream_fields("Up?")
+            assert await anyio.to_thread.run_sync(list, stream) == found
+
+
+def test_fields_of_what_is_no_object() -> None:
+    model = init_chat_model("openai:gpt-4.1", api_key="k").with_retry()
+    with pytest.raises(ConfigurationError, match="after with_structured_output"):
+        list(model.stream_fields("hi"))
 
 
 @pytest.mark.anyio

@@ -169,7 +169,9 @@ UNFORCED = [
     ("ollama", {}),
     ("anthropic", {"thinking": THINKING}),
     ("anthropic", {"thinking": {"type": "adaptive"}}),
+    ("anthropic", {"reasoning_effort": "low"}),
     ("bedrock", {"thinking": THINKING}),
+    ("bedrock", {"reasoning_effort": "low"}),
     ("openai_chat", {"profile": {"tool_choice": False, "tool_calling": True}}),
 ]
 
@@ -197,4 +199,27 @@ def test_a_forced_choice_stays_an_error_where_it_was_asked_for() -> None:
     with EmbeddedProvider() as provider:
         with pytest.raises(ConfigurationError, match="cannot be made to call"):
             model_of("ollama", provider).bind_tools([Movie], tool_choice="Movie").invoke("Up?")
+        assert provider.requests == []
+
+
+# ---- a class as response_format ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_class_as_response_format_asks_for_the_same(dialect: str) -> None:
+    """Bound, with tools or for one call; the answer is then the message."""
+    with EmbeddedProvider(script=[ANSWER["json_schema"]] * 3) as provider:
+        model = model_of(dialect, provider)
+        model.with_structured_output(Movie, method="json_schema").invoke("Up?")
+        assert model.bind(response_format=Movie).invoke("Up?").text == ANSWER["json_schema"].text
+        model.invoke("Up?", response_format=Movie)
+        first, *others = (request.json() for request in provider.requests)
+        assert others == [first, first]
+
+
+@pytest.mark.parametrize("given", ["json", 5, int])
+def test_what_is_no_response_format(given: Any) -> None:
+    with EmbeddedProvider() as provider:
+        with pytest.raises(ConfigurationError, match=r"response_format is|schema is"):
+            model_of("openai_chat", provider).invoke("x", response_format=given)
         assert provider.requests == []

@@ -310,7 +310,7 @@ def sockets() -> int:
 async def settled(wanted: dict[str, Any] | None = None) -> dict[str, Any]:
     """What is left, once threads and connections that are on their way out have gone."""
     last = None
-    for _ in range(40):
+    for _ in range(200):
         now = leftovers()
         if now == (wanted or last):
             break

@@ -32,6 +32,7 @@ from .config import DEFAULT_CONCURRENCY, RunnableConfig, config_for_each, merge_
 from .errors import ConfigurationError
 from .journal import MISSING, Journal, NoJournal, checked_path, opened
 from .progress import progress_for
+from .runs import current_run, inherited
 from .stored import Stored, fingerprint
 
 __all__ = ["Batch", "BatchStream", "Configs", "Inputs", "in_hand", "spawn"]
@@ -106,7 +107,7 @@ class Batch:
             await self._progress.end()
             return
         self._hand_out = hand_out
-        self._slots = anyio.CapacityLimiter(_concurrency(self._configs(0), self._runnable._config))
+        self._slots = anyio.CapacityLimiter(self._concurrency())
         try:
             async with self._opened() as self._journal, self._progress:
                 async with anyio.create_task_group() as self._group:
@@ -116,6 +117,13 @@ class Batch:
         except Exception as error:
             error.finished = self.finished  # type: ignore[attr-defined]
             raise
+
+    def _concurrency(self) -> float:
+        """What the call says, else the runnable, else the run around them; None is no limit."""
+        configs = (self._configs(0), self._runnable._config, inherited(current_run()))
+        said = (config["max_concurrency"] for config in configs if "max_concurrency" in config)
+        limit = next(said, DEFAULT_CONCURRENCY)
+        return math.inf if limit is None else limit
 
     # ---- one item --------------------------------------------------------------------------------
 
@@ -201,13 +209,6 @@ class Batch:
             raise ConfigurationError(
                 f"input {index} cannot be told from others, which a journal must: {error}"
             ) from None
-
-
-def _concurrency(*configs: Mapping[str, Any]) -> float:
-    """What the first of `configs` says that says something; None is no limit."""
-    said = (config["max_concurrency"] for config in configs if "max_concurrency" in config)
-    limit = next(said, DEFAULT_CONCURRENCY)
-    return math.inf if limit is None else limit
 
 
 async def _pulled(inputs: Inputs) -> AsyncGenerator[Any, None]:

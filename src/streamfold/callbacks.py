@@ -59,6 +59,19 @@ class LLMResult(msgspec.Struct, frozen=True):
 
     generations: list[list[ChatGeneration]]
     llm_output: dict[str, Any] | None = None
+    profile: Mapping[str, Any] | None = None  # what the caller said of the model that was asked
+
+    def cost(self, asked: Mapping[str, Any]) -> float | None:
+        """What the answer costs in US dollars; None if that is not known. `asked`: the metadata of
+        the run."""
+        from .profiles import usage_cost
+
+        return usage_cost(
+            self.generations[0][0].message,
+            profile=self.profile,
+            provider=asked.get("ls_provider"),
+            model=asked.get("ls_model_name"),
+        )
 
 
 class BaseCallbackHandler:
@@ -156,19 +169,21 @@ _ambient: ContextVar[tuple[Any, ...]] = ContextVar("streamfold_handlers", defaul
 
 
 def handlers_of(callbacks: Any) -> tuple[Any, ...]:
-    """The handlers in a config's `callbacks`, and those that the context adds; each once.
+    """The handlers in a config's `callbacks`, and those that the context adds; each once."""
+    found = (*_listed(callbacks), *_ambient.get())
+    return tuple({id(handler): handler for handler in found}.values())
 
-    Raises ConfigurationError for what has none of a handler's methods.
-    """
+
+def _listed(callbacks: Any) -> tuple[Any, ...]:
     if callbacks is None:
-        found: tuple[Any, ...] = ()
-    elif isinstance(callbacks, Iterable):
-        found = tuple(callbacks)
-    else:
-        found = (callbacks,)
-    for handler in found:
+        return ()
+    return tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
+
+
+def check_handlers(callbacks: Any) -> None:
+    """Raise ConfigurationError for what has none of a handler's methods."""
+    for handler in _listed(callbacks):
         _check_handler(handler)
-    return tuple({id(handler): handler for handler in (*found, *_ambient.get())}.values())
 
 
 def _check_handler(handler: Any) -> None:
@@ -279,9 +294,8 @@ class UsageMetadataCallbackHandler(BaseCallbackHandler):
             return dict(self._cost)
 
     def on_llm_end(self, response: LLMResult | None, **kwargs: Any) -> None:
-        for answers in response.generations if response is not None else ():
-            for generation in answers:
-                self._add(generation.message, kwargs.get("metadata") or {})
+        if response is not None:
+            self._add(response, kwargs.get("metadata") or {})
 
     def on_llm_error(
         self, error: BaseException, *, response: LLMResult | None = None, **kwargs: Any
@@ -291,13 +305,14 @@ class UsageMetadataCallbackHandler(BaseCallbackHandler):
     def on_llm_cancel(self, *, response: LLMResult | None = None, **kwargs: Any) -> None:
         self.on_llm_end(response, **kwargs)
 
-    def _add(self, message: AIMessage, asked: Mapping[str, Any]) -> None:
-        """Count `message`; where a wire does not name the model, the one that was asked did it."""
-        model, usage = asked.get("ls_model_name"), message.usage_metadata
-        name = message.response_metadata.get("model_name") or model
+    def _add(self, response: LLMResult, asked: Mapping[str, Any]) -> None:
+        """Count an answer; where a wire does not name the model, the one that was asked did it."""
+        message = response.generations[0][0].message
+        name = message.response_metadata.get("model_name") or asked.get("ls_model_name")
+        usage = message.usage_metadata
         if not name or usage is None:
             return
-        price = _price_of(message, asked.get("ls_provider"), model)
+        price = response.cost(asked)
         with self._lock:
             self._usage[name] = add_usage(self._usage.get(name), usage) or usage
             before = self._cost.get(name, 0.0)
@@ -307,22 +322,16 @@ class UsageMetadataCallbackHandler(BaseCallbackHandler):
         return f"UsageMetadataCallbackHandler({self.usage_metadata!r})"
 
 
-def _price_of(message: AIMessage, provider: str | None, model: str | None) -> float | None:
-    from .profiles import usage_cost
-
-    return usage_cost(message, provider=provider, model=model)
-
-
 @contextmanager
 def get_usage_metadata_callback(name: str = "") -> Iterator[UsageMetadataCallbackHandler]:
     """A usage handler for every run inside the ``with`` block, also in tasks and threads that are
     started there with its context. Nothing of it is left afterwards."""
     handler = UsageMetadataCallbackHandler()
-    token = _ambient.set((*_ambient.get(), handler))
+    _ambient.set((*_ambient.get(), handler))
     try:
         yield handler
-    finally:
-        _ambient.reset(token)
+    finally:  # not by a token: a generator may be closed in another context than it began in
+        _ambient.set(tuple(other for other in _ambient.get() if other is not handler))
 
 
 # What stands on this module and is a name of it for users all the same: looked up late.

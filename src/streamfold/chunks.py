@@ -38,9 +38,9 @@ from .deltas import (
 from .errors import ConfigurationError
 from .fold import _HANDLERS, Fold
 from .messages import AIMessage, known_call
-from .usage import UsageMetadata
+from .usage import USAGE_IS_PARTIAL, UsageMetadata
 
-__all__ = ["AIMessageChunk", "TextChunk", "fold_events", "message_from_fold"]
+__all__ = ["AIMessageChunk", "NotedChunk", "TextChunk", "fold_events", "message_from_fold"]
 
 T = TypeVar("T")
 
@@ -160,7 +160,9 @@ class AIMessageChunk(_ChunkFields, frozen=True, tag="AIMessageChunk"):
     def to_message(self, finish_reason: str | None = None) -> AIMessage:
         """The message that has arrived, as an `AIMessage`: tool calls are judged for good.
 
-        `finish_reason` is used where the provider gave none ("error" for a broken stream).
+        `finish_reason` is used where the provider gave none ("error" for a broken stream). Usage
+        that was reported before such an end is not the final figure: the message then has
+        ``response_metadata["usage_is_partial"]``.
         """
         return self._fold(lambda fold: message_from_fold(fold, finish_reason))
 
@@ -286,6 +288,22 @@ class TextChunk(AIMessageChunk, frozen=True, gc=False, tag="AIMessageChunk"):
         return reader(fold)
 
 
+class NotedChunk(AIMessageChunk, frozen=True, gc=False, tag="AIMessageChunk"):
+    """One piece of text, and a `note` of what else the wire said with it, whose ``events()`` are
+    made when somebody asks for more than the text."""
+
+    text: str = ""  # pyright: ignore[reportIncompatibleMethodOverride]
+    index: int | None = None
+    note: Any = None
+
+    __post_init__ = _NoPostInit()  # type: ignore[misc]
+
+    def _fold(self, reader: Callable[[Fold], T]) -> T:
+        fold = Fold()
+        fold.take(_items(self))
+        return reader(fold)
+
+
 def _take_text(fold: Fold, chunk: TextChunk) -> None:
     fold._text(chunk)  # type: ignore[arg-type]  # it has `text` and `index`, as a delta has
 
@@ -296,6 +314,8 @@ _HANDLERS[TextChunk] = _take_text
 def _items(chunk: AIMessageChunk) -> list[Any] | tuple[Any, ...]:
     if chunk.__class__ is TextChunk:
         return (chunk,)
+    if isinstance(chunk, NotedChunk):
+        return (TextDelta(chunk.text, chunk.index), *chunk.note.events())
     return chunk._log.items[: chunk._length]  # type: ignore[no-any-return]
 
 
@@ -312,11 +332,17 @@ class _View(AIMessageChunk, frozen=True, gc=False, tag="AIMessageChunk"):
     __post_init__ = _NoPostInit()  # type: ignore[misc]
 
 
+# How a chunk is held is nobody's business: users who print its type see the one that is public.
+for _leaf in (TextChunk, NotedChunk, _View):
+    _leaf.__name__ = _leaf.__qualname__ = AIMessageChunk.__name__
+
+
 def _appended(left: AIMessageChunk, tail: Any, count: int) -> AIMessageChunk:
     """`left` with `tail`, on the same log if `left` is its newest view."""
     log, length = left._log, left._length
-    if log is None:  # a TextChunk: its first `+`
-        log, length = _Log([left]), 1
+    if log is None:  # one piece of text: its first `+`
+        items = list(_items(left))
+        log, length = _Log(items), len(items)
     ends = log.ends
     if ends.pop(length, None) is None:
         log = _Log(log.items[:length])
@@ -336,12 +362,15 @@ def fold_events(events: Iterable[Any]) -> AIMessageChunk:
 
 def message_from_fold(fold: Fold, finish_reason: str | None = None) -> AIMessage:
     """The message a fold has come to. See `AIMessageChunk.to_message`."""
+    metadata, usage = fold.metadata(), fold.usage()
+    if finish_reason is not None and usage is not None and not fold.finished:
+        metadata[USAGE_IS_PARTIAL] = True
     return AIMessage(
         fold.blocks(final=True, reason=finish_reason),
         id=fold.id,
         name=fold.name,
-        response_metadata=fold.metadata(),
-        usage_metadata=fold.usage(),
+        response_metadata=metadata,
+        usage_metadata=usage,
         finish_reason=fold.finish_reason or finish_reason,
     )
 

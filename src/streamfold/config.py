@@ -6,21 +6,30 @@ A plain dict with the keys below; all are optional. It is checked before anythin
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypedDict
 from uuid import UUID
 
+from .callbacks import check_handlers
 from .errors import ConfigurationError
 
-__all__ = ["Inherited", "RunnableConfig", "checked_config", "config_for_each", "merge_configs"]
+__all__ = [
+    "Inherited",
+    "RunnableConfig",
+    "checked_config",
+    "config_for_each",
+    "for_other_runs",
+    "merge_configs",
+]
 
 
 class RunnableConfig(TypedDict, total=False):
     """- `run_name`: the name of this run (not of nested ones)
     - `tags`, `metadata`, `callbacks`, `configurable`: inherited by nested runs
-    - `max_concurrency`: calls of a batch in flight at once (default 64)
+    - `max_concurrency`: calls of a batch in flight at once (default 64); inherited by nested
+      batches, which count for themselves
     - `recursion_limit`: depth of nested runnables (default 25)
-    - `run_id`: the id of this run
+    - `run_id`: the id of this run; of a batch, and of several attempts, that of the first
     """
 
     run_name: str
@@ -81,6 +90,11 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, Mapping)
 
 
+def _is_handlers(value: Any) -> bool:
+    check_handlers(() if isinstance(value, Iterator) else value)  # it says more of what is none
+    return not isinstance(value, Iterator)  # which could be read only once
+
+
 def _is_id(value: Any) -> bool:
     try:
         return isinstance(value, UUID) or bool(UUID(value))
@@ -92,7 +106,7 @@ _CHECKS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "run_name": (lambda value: isinstance(value, str), "a str"),
     "tags": (_is_tags, "a list of strs"),
     "metadata": (_is_mapping, "a dict"),
-    "callbacks": (lambda value: True, "handlers"),
+    "callbacks": (_is_handlers, "a handler, or a list of them"),
     "configurable": (_is_mapping, "a dict"),
     "max_concurrency": (_is_count, "an int of 1 or more"),
     "recursion_limit": (_is_count, "an int of 1 or more"),
@@ -148,5 +162,11 @@ def config_for_each(
         return [checked_config(item) for item in given].__getitem__
     single: Any = given
     one = checked_config(single)
-    others: Any = {key: value for key, value in one.items() if key != "run_id"}  # that is one run's
-    return lambda index: one if index == 0 else others.copy()
+    return lambda index: one if index == 0 else for_other_runs(one)
+
+
+def for_other_runs(config: Mapping[str, Any] | None) -> RunnableConfig:
+    """`config` without the `run_id`, which is that of one run."""
+    others: RunnableConfig = {**(config or {})}  # type: ignore[typeddict-item]
+    others.pop("run_id", None)
+    return others

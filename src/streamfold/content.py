@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
 from typing import Any, Final, Literal, NotRequired, TypeAlias, TypedDict
 
 __all__ = [
@@ -35,7 +34,6 @@ __all__ = [
     "is_fetchable",
     "sniff_base64",
     "sniff_type",
-    "standard_block",
     "whole_base64",
 ]
 
@@ -205,54 +203,6 @@ KNOWN_BLOCK_TYPES: Final = frozenset(
         "non_standard",
     }
 )
-
-
-def standard_block(part: Block) -> Block:
-    """A content part as a standard block: OpenAI Chat Completions parts are translated, standard
-    blocks stay, and what is neither is wrapped as `non_standard`."""
-    kind = part.get("type")
-    if kind == "image_url":
-        return _from_image_url(part)
-    if kind == "input_audio":
-        return _from_input_audio(part)
-    if kind == "file" and isinstance(part.get("file"), Mapping):
-        return _from_file_part(part)
-    if isinstance(kind, str) and kind in KNOWN_BLOCK_TYPES:
-        return part
-    return {"type": "non_standard", "value": part}
-
-
-def _from_image_url(part: Block) -> Block:
-    image = part.get("image_url")
-    fields = dict(image) if isinstance(image, Mapping) else {"url": image}
-    block = {"type": "image", **data_or_url(str(fields.pop("url", "")))}
-    return _with_extras(block, {**fields, **_others(part, "image_url")})
-
-
-def _from_input_audio(part: Block) -> Block:
-    audio = dict(part.get("input_audio") or {})
-    block = {"type": "audio", "base64": audio.pop("data", "")}
-    block["mime_type"] = f"audio/{audio.pop('format', 'wav')}"
-    return _with_extras(block, {**audio, **_others(part, "input_audio")})
-
-
-def _from_file_part(part: Block) -> Block:
-    file = dict(part["file"])
-    block: Block = {"type": "file"}
-    if "file_id" in file:
-        block["file_id"] = file.pop("file_id")
-    if "file_data" in file:
-        block |= data_or_url(str(file.pop("file_data")))
-    return _with_extras(block, {**file, **_others(part, "file")})
-
-
-def _others(part: Block, own: str) -> Block:
-    rest = {key: value for key, value in part.items() if key not in ("type", own, "extras")}
-    return {**rest, **(part.get("extras") or {})}
-
-
-def _with_extras(block: Block, extras: Block) -> Block:
-    return {**block, "extras": extras} if extras else block
 
 
 def data_or_url(url: str) -> Block:

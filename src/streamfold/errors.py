@@ -2,7 +2,8 @@
 
     StreamfoldError                      has .partial: the message folded so far, or None
     ├── ConfigurationError               the caller's mistake, found before any request
-    │   └── UnknownParameterError        (also a TypeError)
+    │   ├── UnknownParameterError        (also a TypeError)
+    │   └── JournalError                 the journal of a batch cannot be used, or not go on
     ├── ProviderError                    the provider said no, by HTTP status or inside a stream
     │   ├── InvalidRequestError          400 and every other 4xx not named here
     │   │   ├── ContextOverflowError     the prompt is too long for the model
@@ -21,6 +22,7 @@
     │   ├── StreamInterruptedError       ended with neither finish reason nor end marker
     │   ├── StreamProtocolError          unreadable: not JSON, not UTF-8, not this dialect
     │   └── SizeLimitError               past one of `Limits`
+    ├── BudgetExceededError              a `Budget` is used up; .limit says which figure
     ├── StructuredOutputError            the answer does not fit the schema; .raw has the message
     ├── ToolException                    raised by a tool to tell the model what went wrong
     └── RecursionLimitError              runnables nested deeper than `recursion_limit`
@@ -37,11 +39,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuthenticationError",
+    "BudgetExceededError",
     "ConfigurationError",
     "ConnectError",
     "ContentFilterError",
     "ContextOverflowError",
     "InvalidRequestError",
+    "JournalError",
     "NotFoundError",
     "OverloadedError",
     "PermissionDeniedError",
@@ -91,6 +95,11 @@ class ConfigurationError(StreamfoldError, ValueError):
 
 class UnknownParameterError(ConfigurationError, TypeError):
     """A parameter that neither streamfold nor the vendor knows; the text suggests the nearest."""
+
+
+class JournalError(ConfigurationError):
+    """The journal of a batch is another batch's, in use, or no journal: nothing was sent then. Or a
+    result cannot be written to it, which ends the batch; the results are in `finished`, as ever."""
 
 
 class ProviderError(StreamfoldError):
@@ -187,6 +196,16 @@ class SizeLimitError(StreamError):
     """Something received is larger than `Limits` allows; the text names the limit."""
 
 
+class BudgetExceededError(StreamfoldError):
+    """A request would pass its `Budget`, or its answer has: `limit` says which figure, `maximum`
+    how much that allows; `tokens` and `cost` are what was used of the budget at that time."""
+
+    limit: Literal["max_tokens", "max_cost"] = "max_tokens"
+    maximum: float = 0
+    tokens: int = 0
+    cost: float = 0.0
+
+
 class StructuredOutputError(StreamfoldError):
     """The answer does not fit the schema; `raw` is the message as it came."""
 
@@ -229,6 +248,8 @@ _BY_WORD: Final[dict[str, int]] = {
     "internal_server_error": 500,
     "timeout_error": 504,
     "invalid_request_error": 400,
+    "content_filter": 400,
+    "content_policy_violation": 400,
     "billing_error": 400,
     "request_too_large": 413,
     "api_key_invalid": 401,
@@ -262,6 +283,15 @@ _QUOTA: Final = (
     "billing_hard_limit_reached",
     "credit balance is too low",
     "perday",  # in the names of Gemini's quotas: used up until tomorrow
+    "spend_limit_reached",  # Anthropic's workspaces
+    "per month request limit",  # Cohere, and of its trial keys:
+    "api calls / month",
+)
+#: Words that say that the prompt was blocked (OpenAI's and Azure's; Alibaba's is the last).
+BLOCKED: Final = frozenset(
+    {"content_filter", "content_policy_violation", "image_content_policy_violation"}
+    | {"bio_policy", "cyber_policy", "misalignment_policy_violation", "moderation_blocked"}
+    | {"data_inspection_failed"}
 )
 _RETRIED: Final = frozenset({408, 409, 429})
 _WRONG_KEY: Final = "API_KEY_INVALID"  # Google's reason for a 400 that others call 401
@@ -281,7 +311,10 @@ def effective_status(status: int | None, *words: str | None) -> int:
     return 500
 
 
-def _class_for(status: int, text: str) -> type[ProviderError]:
+def _class_for(status: int, text: str, *words: str | None) -> type[ProviderError]:
+    """`words` may say that the prompt was blocked."""
+    if 400 <= status < 500 and any(word and word.lower() in BLOCKED for word in words):
+        return ContentFilterError
     if status in (400, 413, 422) and any(mark in text for mark in _OVERFLOW):
         return ContextOverflowError
     found = _BY_STATUS.get(status)
@@ -296,17 +329,25 @@ def provider_error(
     status: int | None,
     type: str | None = None,
     code: str | None = None,
+    means: str | None = None,
+    answered: bool = False,
+    decision: bool | None = None,
     **fields: Any,
 ) -> ProviderError:
     """The error class for what a provider reported.
 
     `status` is the HTTP status, or 200 for an error inside a stream: then `type` and `code` decide.
-    Retryable: 408, 409, 429 and 5xx, but never a used-up quota.
+    `means`: the word that decides instead, for a status that the vendor alone gives that meaning.
+    `answered`: something was said before, so it is no blocked prompt.
+    Retryable: 408, 409, 429 and 5xx, or what the server's own `decision` is; but never a used-up
+    quota, for which waiting cannot help.
     """
-    meant = effective_status(status, code, type)
+    meant = effective_status(status, code, type) if means is None else effective_status(None, means)
     text = f"{message} {type} {code}".lower()
     quota = any(mark in text for mark in _QUOTA)
-    retryable = (meant in _RETRIED or meant >= 500) and not quota
-    return _class_for(meant, text)(
+    worth_it = (meant in _RETRIED or meant >= 500) if decision is None else decision
+    retryable = worth_it and not quota
+    words = () if answered else (code, type, means)
+    return _class_for(meant, text, *words)(
         message, status=status, type=type, code=code, retryable=retryable, **fields
     )

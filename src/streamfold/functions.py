@@ -13,6 +13,7 @@ import anyio
 from .chunks import AIMessageChunk
 from .config import merge_configs
 from .errors import ConfigurationError
+from .net import portal
 from .runnables import Runnable
 from .runs import Run, begin, in_thread, inherited, inside, told
 from .stored import Stored, returned_class
@@ -136,12 +137,13 @@ async def _async_items(run: Run, call: Call) -> AsyncGenerator[Any, None]:
 
 async def _threaded_items(run: Run, call: Call) -> AsyncGenerator[Any, None]:
     source: Generator[Any, None, None] = call()
+    owner = portal.Owner()  # a stream begun in one step is waited for in others
     busy = False
     try:
         while True:
             with inside(run):
                 busy = True
-                item = await in_thread(run, next, source, _END)
+                item = await in_thread(run, next, source, _END, owner=owner)
                 busy = False
             if item is _END:
                 return
@@ -149,7 +151,7 @@ async def _threaded_items(run: Run, call: Call) -> AsyncGenerator[Any, None]:
     finally:
         if not busy:  # else its thread was left to itself in the middle of a step
             with inside(run), anyio.CancelScope(shield=True):
-                await in_thread(run, source.close)
+                await in_thread(run, source.close, owner=owner)
 
 
 _END: Any = object()

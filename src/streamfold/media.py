@@ -29,10 +29,10 @@ from .content import (
     data_or_url,
     is_fetchable,
     sniff_type,
-    standard_block,
 )
 from .errors import ConfigurationError
 from .messages import BaseMessage
+from .parts import standard_block
 
 __all__ = [
     "MediaSource",
@@ -117,9 +117,14 @@ def _read(kind: str, source: MediaSource, mime_type: str | None) -> tuple[bytes 
     name = ""
     if isinstance(source, bytes | bytearray | memoryview):
         data = bytes(source)
-    else:
+    elif isinstance(source, os.PathLike):
         name = Path(source).name
         data = _file_bytes(kind, source)
+    else:
+        raise ConfigurationError(
+            f"the {kind} {shown(source)} is {type(source).__name__}: expected a path, bytes or a "
+            "URL"
+        )
     what = f"{kind} {name!r}" if name else f"{kind} data"
     if not data:
         raise ConfigurationError(f"the {what} is empty")
@@ -284,7 +289,7 @@ async def with_fetched_media(
     wanted = {
         (str(block["url"]), block["type"]): block
         for message in messages
-        for block in map(_standard, _parts(message))
+        for block in map(standard_block, _parts(message))
         if _needs_bytes(block, passed_on)
     }
     if not wanted:
@@ -309,7 +314,7 @@ async def with_fetched_media(
         raise failures[0]
 
     def filled(part: Any) -> Any:
-        block = _standard(part)
+        block = standard_block(part)
         data = found.get((str(block.get("url")), str(block.get("type"))))
         return part if data is None else {**_without_url(block), **data}
 
@@ -318,10 +323,6 @@ async def with_fetched_media(
 
 def _parts(message: BaseMessage) -> list[Any]:
     return message.content if isinstance(message.content, list) else []
-
-
-def _standard(part: Any) -> Block:
-    return standard_block(part)
 
 
 def _needs_bytes(block: Block, passed_on: frozenset[str]) -> bool:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
 import msgspec
 from msgspec.structs import force_setattr
 
-from .content import Block, ContentBlock, InvalidToolCall, ToolCall, standard_block
+from .content import Block, ContentBlock, InvalidToolCall, ToolCall
 from .errors import ConfigurationError
+from .parts import standard_block
 from .usage import UsageMetadata
 
 if TYPE_CHECKING:

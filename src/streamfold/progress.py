@@ -188,29 +188,25 @@ class _Tally(BaseCallbackHandler):
             }
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        self._add(response.generations[0][0].message, kwargs["metadata"])
+        self._add(response, kwargs["metadata"])
 
     def on_llm_error(
         self, error: BaseException, *, response: LLMResult | None = None, **kwargs: Any
     ) -> None:
         if response is not None:  # what had come is billed, too
-            self._add(response.generations[0][0].message, kwargs["metadata"])
+            self._add(response, kwargs["metadata"])
 
     def on_llm_cancel(self, *, response: LLMResult | None = None, **kwargs: Any) -> None:
         if response is not None:
-            self._add(response.generations[0][0].message, kwargs["metadata"])
+            self._add(response, kwargs["metadata"])
 
     def on_retry(self, retry_state: Any, **kwargs: Any) -> None:
         with self._lock:
             self._retries += 1
 
-    def _add(self, message: Any, asked: dict[str, Any]) -> None:
-        from .profiles import usage_cost
-
-        price = usage_cost(
-            message, provider=asked.get("ls_provider"), model=asked.get("ls_model_name")
-        )
-        usage = message.usage_metadata or {}
+    def _add(self, response: LLMResult, asked: dict[str, Any]) -> None:
+        price = response.cost(asked)
+        usage = response.generations[0][0].message.usage_metadata or {}
         with self._lock:
             self._tokens[0] += usage.get("input_tokens", 0)
             self._tokens[1] += usage.get("output_tokens", 0)

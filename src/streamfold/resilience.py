@@ -17,11 +17,11 @@ from typing import Any, Final
 import anyio
 
 from .chunks import AIMessageChunk, fold_events
-from .config import merge_configs
+from .config import checked_config, for_other_runs, merge_configs
 from .deltas import Restart
 from .errors import BudgetExceededError, ConfigurationError
 from .net.retry import MAX_SERVER_PAUSE, backoff
-from .runnables import Runnable
+from .runnables import FieldStreams, Runnable
 from .runs import begin
 from .stored import Stored, described
 
@@ -85,7 +85,7 @@ async def _tell(runnable: Any, config: Mapping[str, Any] | None, state: Mapping[
 _HOPELESS: Final = (ConfigurationError, BudgetExceededError)
 
 
-class RunnableRetry(Runnable):
+class RunnableRetry(FieldStreams):
     """A runnable that is tried again when it fails. Made by `with_retry`."""
 
     def __init__(
@@ -117,6 +117,9 @@ class RunnableRetry(Runnable):
             "restart_streams": restart_streams,
         }
 
+    def __repr__(self) -> str:
+        return f"RunnableRetry({self.bound!r}, stop_after_attempt={self._attempts})"
+
     @property
     def _grows(self) -> bool:
         return bool(self.bound._grows)
@@ -132,18 +135,29 @@ class RunnableRetry(Runnable):
             except self._types as error:
                 await self._again(attempt, error, config)
             attempt += 1
+            config = for_other_runs(config)
 
     def _stream(self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any) -> Start:
-        return lambda: self._attempted(input, config, kwargs)
+        return lambda: self._attempted(
+            lambda each: self.bound._stream(input, each, **kwargs), config
+        )
+
+    def _field_stream(
+        self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Start:
+        return lambda: self._attempted(
+            lambda each: self.bound._field_stream(input, each, **kwargs), config
+        )
 
     async def _attempted(
-        self, input: Any, config: Mapping[str, Any] | None, kwargs: Mapping[str, Any]
+        self, start: Callable[[Any], Start], config: Mapping[str, Any] | None
     ) -> AsyncGenerator[list[Any], None]:
+        """`start`: how an attempt with a configuration is begun."""
         attempt = 0
         while True:
             batch: list[Any] = []
             try:
-                async with aclosing(self.bound._stream(input, config, **kwargs)()) as batches:
+                async with aclosing(start(config)()) as batches:
                     async for batch in batches:
                         yield batch
                 return
@@ -155,6 +169,7 @@ class RunnableRetry(Runnable):
             if void:
                 yield void
             attempt += 1
+            config = for_other_runs(config)
 
     async def _again(
         self, attempt: int, error: Exception, config: Mapping[str, Any] | None
@@ -185,7 +200,7 @@ class RunnableRetry(Runnable):
         await self.bound.aclose()
 
 
-class RunnableWithFallbacks(Runnable):
+class RunnableWithFallbacks(FieldStreams):
     """A runnable and those that are asked when it fails. Made by `with_fallbacks`."""
 
     def __init__(
@@ -208,6 +223,9 @@ class RunnableWithFallbacks(Runnable):
         self._types = _exceptions(exceptions_to_handle)
         self._restarts = restart_streams
 
+    def __repr__(self) -> str:
+        return f"RunnableWithFallbacks({', '.join(map(repr, self.runnables))})"
+
     @property
     def _grows(self) -> bool:
         return all(runnable._grows for runnable in self.runnables)
@@ -219,6 +237,7 @@ class RunnableWithFallbacks(Runnable):
 
         Raises what the first of them raised if all fail, with notes of what the others did.
         """
+        config = checked_config(config)  # what is wrong with it is so for all of them
         failures: list[Exception] = []
         for runnable in self.runnables:
             await self._next(failures, runnable, config)
@@ -226,21 +245,34 @@ class RunnableWithFallbacks(Runnable):
                 return await runnable.ainvoke(input, config, **kwargs)
             except self._types as error:
                 self._keep(error, failures)
+            config = for_other_runs(config)
         raise _noted(failures)
 
     def _stream(self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any) -> Start:
-        return lambda: self._attempted(input, config, kwargs)
+        checked = checked_config(config)
+        return lambda: self._attempted(
+            lambda runnable, each: runnable._stream(input, each, **kwargs), checked
+        )
+
+    def _field_stream(
+        self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Start:
+        checked = checked_config(config)
+        return lambda: self._attempted(
+            lambda runnable, each: runnable._field_stream(input, each, **kwargs), checked
+        )
 
     async def _attempted(
-        self, input: Any, config: Mapping[str, Any] | None, kwargs: Mapping[str, Any]
+        self, start: Callable[[Any, Any], Start], config: Mapping[str, Any]
     ) -> AsyncGenerator[list[Any], None]:
+        """`start`: how a stream of a runnable with a configuration is begun."""
         failures: list[Exception] = []
         shown: list[Any] = []  # the last batch that was handed over
         for place, runnable in enumerate(self.runnables):
             void = shown
             await self._next(failures, runnable, config)
             try:
-                async with aclosing(runnable._stream(input, config, **kwargs)()) as batches:
+                async with aclosing(start(runnable, config)()) as batches:
                     async for batch in batches:
                         if void and (told := _restart(self, void[-1], place + 1, failures[-1])):
                             yield told
@@ -251,6 +283,7 @@ class RunnableWithFallbacks(Runnable):
                 self._keep(error, failures)
                 if shown and not self._restarts:
                     raise
+            config = for_other_runs(config)
         raise _noted(failures)
 
     async def _next(

@@ -11,20 +11,23 @@ import sys
 import warnings
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from typing import Any, TypeVar
+
+import anyio
 
 from .batch import Batch, BatchStream, Configs, Inputs, in_hand
 from .chunks import AIMessageChunk
 from .config import merge_configs
 from .errors import ConfigurationError, StreamInterruptedError
 from .events import EventFilter, EventSink, checked_version, plain, task_events
+from .json_fields import Field
 from .message_stream import MessageStream
 from .net import portal
 from .progress import BatchSummary
 from .stored import Stored
 
-__all__ = ["ChunkStream", "Runnable"]
+__all__ = ["ChunkStream", "FieldStreams", "Runnable"]
 
 T = TypeVar("T")
 
@@ -44,6 +47,15 @@ class Runnable:
     ) -> Callable[[], AsyncGenerator[list[AIMessageChunk], None]]:
         """Check the call; return what starts it: chunks, a list for each network read."""
         raise NotImplementedError
+
+    def _field_stream(
+        self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Callable[[], AsyncGenerator[list[Any], None]]:
+        """`_stream`, for the fields of an object."""
+        raise ConfigurationError(
+            f"{type(self).__name__} gives no objects: stream_fields comes after "
+            "with_structured_output"
+        )
 
     @property
     def _grows(self) -> bool:
@@ -292,11 +304,8 @@ class Runnable:
         too. A plain generator is run to its end first, in this thread."""
         listed = in_hand(inputs)
         batch = self._batch(listed, config, return_exceptions, progress, journal, kwargs)
-        try:
+        with _interrupted(batch):
             return portal.run(batch.collect)
-        except KeyboardInterrupt as error:
-            error.finished = batch.finished  # type: ignore[attr-defined]
-            raise
 
     def batch_as_completed(
         self,
@@ -309,9 +318,10 @@ class Runnable:
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
         """`abatch_as_completed` as a plain iterator. A generator of inputs runs on the event loop
-        of the sync methods, in its thread."""
+        of the sync methods, in its thread. Ctrl-C as in `batch`, while the next answer is waited
+        for; elsewhere in the loop it is as any other way to leave it."""
         batch = self._batch(inputs, config, return_exceptions, progress, journal, kwargs)
-        return portal.iterate(lambda: _singly(BatchStream(batch)))
+        return _as_completed(batch)
 
     def close(self) -> None:
         """`aclose` for the connections of the sync methods."""
@@ -330,6 +340,21 @@ class Runnable:
         self.close()
 
 
+@contextmanager
+def _interrupted(batch: Batch) -> Iterator[None]:
+    """A KeyboardInterrupt takes along what was finished, as errors do."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        error.finished = batch.finished  # type: ignore[attr-defined]
+        raise
+
+
+def _as_completed(batch: Batch) -> Iterator[tuple[int, Any]]:
+    with _interrupted(batch):
+        yield from portal.iterate(lambda: _singly(BatchStream(batch)))
+
+
 async def _plain_events(
     events: AsyncGenerator[dict[str, Any], None],
 ) -> AsyncGenerator[dict[str, Any], None]:
@@ -342,6 +367,32 @@ async def _singly(source: Any) -> AsyncGenerator[list[Any], None]:
     async with aclosing(source):
         async for item in source:
             yield [item]
+
+
+class FieldStreams(Runnable):
+    """A runnable whose answers may be objects, which come field by field."""
+
+    def astream_fields(
+        self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> AsyncIterator[Field]:
+        """The fields of the object as they become complete: ``(path, value)``.
+
+        `path` is a tuple of keys and list indexes, such as ``("cast", 0, "name")``. A field comes
+        once its value is complete: a text with its closing quote, an object or a list after all
+        that is in it. The last pair has the empty path and the whole object, validated (with
+        `include_raw` the dict with `raw`, `parsed` and `parsing_error`); what comes before is as
+        the model wrote it. Where a stream is begun anew (`restart_streams`), so are the fields.
+
+        Raises StructuredOutputError at the end, with the message in `raw`, for an answer that does
+        not fit, and ConfigurationError where there is no `with_structured_output`.
+        """
+        return ChunkStream(self._field_stream(input, config, **kwargs))  # type: ignore[return-value]
+
+    def stream_fields(
+        self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Iterator[Field]:
+        """`astream_fields` as a plain iterator."""
+        return portal.iterate(self._field_stream(input, config, **kwargs))
 
 
 class ChunkStream:
@@ -357,8 +408,8 @@ class ChunkStream:
     _by_hand = False
 
     def __init__(self, start: Callable[[], AsyncGenerator[list[AIMessageChunk], None]]) -> None:
-        self._ended: list[bool] = []
-        self._chunks: AsyncGenerator[AIMessageChunk, None] | None = _flat(start, self._ended)
+        self._state = _State()
+        self._chunks: AsyncGenerator[AIMessageChunk, None] | None = _flat(start, self._state)
         self._handed_out = weakref.ref(self._chunks)
         self._entered: AsyncGenerator[AIMessageChunk, None] | None = None
 
@@ -372,14 +423,19 @@ class ChunkStream:
         return await anext(self._chunks)
 
     def _live(self) -> AsyncGenerator[AIMessageChunk, None]:
-        return self._handed_out() or _nothing_more(self._ended)
+        return self._handed_out() or _nothing_more(self._state)
 
     async def aclose(self) -> None:
-        """Close the connection; nothing more comes."""
+        """Close the connection; nothing more comes. After a loop that was left, wait until that has
+        closed it."""
         chunks = self._handed_out()
         if chunks is not None:
             await chunks.aclose()
-        self._ended.append(True)
+        elif self._state.open:
+            closed = self._state.closed = anyio.Event()
+            with anyio.move_on_after(portal.CLOSE_WAIT, shield=True):
+                await closed.wait()
+        self._state.ended = True
 
     async def __aenter__(self) -> ChunkStream:
         self._entered = self._live()
@@ -400,8 +456,16 @@ class ChunkStream:
             )
 
 
-async def _nothing_more(ended: list[bool]) -> AsyncGenerator[AIMessageChunk, None]:
-    if not ended:
+class _State:
+    """How far a stream is: `ended` by itself or closed by hand, `open` while its generator is not
+    closed, `closed` for who waits for that."""
+
+    ended = open = False
+    closed: anyio.Event | None = None
+
+
+async def _nothing_more(state: _State) -> AsyncGenerator[AIMessageChunk, None]:
+    if not state.ended:
         raise StreamInterruptedError(
             "this stream was left in the middle and is closed: to leave a loop and go on in "
             "another, use `async with` on the stream"
@@ -411,15 +475,20 @@ async def _nothing_more(ended: list[bool]) -> AsyncGenerator[AIMessageChunk, Non
 
 
 async def _flat(
-    start: Callable[[], AsyncGenerator[list[AIMessageChunk], None]], ended: list[bool]
+    start: Callable[[], AsyncGenerator[list[AIMessageChunk], None]], state: _State
 ) -> AsyncGenerator[AIMessageChunk, None]:
-    """The chunks of all batches. `ended` gets a True once the stream is over by itself."""
+    """The chunks of all batches."""
+    state.open = True
     try:
         async with aclosing(start()) as batches:
             async for batch in batches:
                 for chunk in batch:
                     yield chunk
+        state.ended = True
     except Exception:
-        ended.append(True)
+        state.ended = True
         raise
-    ended.append(True)
+    finally:
+        state.open = False
+        if state.closed is not None:
+            state.closed.set()

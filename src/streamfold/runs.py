@@ -208,13 +208,15 @@ async def watched(
     *,
     tokens: bool,
     starts: bool = False,
+    profile: Mapping[str, Any] | None = None,
 ) -> AsyncGenerator[list[AIMessageChunk], None]:
     """`batches`, while the handlers of `run` hear of its start, of every chunk if it is to be heard
-    as `tokens`, and of its end. With `starts`, an empty batch follows the start."""
+    as `tokens`, and of its end. With `starts`, an empty batch follows the start. `profile`: what
+    the caller said of the model."""
     received: list[AIMessageChunk] = []
 
     def partial(error: Exception | None) -> dict[str, Any]:
-        return {"response": _result(_partial(error, received))}
+        return {"response": _result(_partial(error, received), profile)}
 
     begun = told(run, serialized, [messages], partial=partial, raw_input=raw_input)
     async with begun as outcome, aclosing(batches):
@@ -229,7 +231,7 @@ async def watched(
                     keywords["chunk"] = chunk  # each call gets a copy
                     await notify(hearing, (chunk.text,), keywords)
             yield batch
-        outcome.result = _result(_folded(received, None))
+        outcome.result = _result(_folded(received, None), profile)
 
 
 def _partial(error: Exception | None, received: list[AIMessageChunk]) -> AIMessage | None:
@@ -245,8 +247,10 @@ def _folded(received: list[AIMessageChunk], reason: str | None) -> AIMessage | N
     return fold_events(items).to_message(reason)
 
 
-def _result(message: AIMessage | None) -> LLMResult | None:
-    return None if message is None else LLMResult([[ChatGeneration(message)]])
+def _result(message: AIMessage | None, profile: Mapping[str, Any] | None) -> LLMResult | None:
+    if message is None:
+        return None
+    return LLMResult([[ChatGeneration(message)]], profile=profile)
 
 
 async def adispatch_custom_event(
@@ -279,9 +283,12 @@ def dispatch_custom_event(name: str, data: Any, *, config: Mapping[str, Any] | N
 _threads: RunVar[dict[int, anyio.CapacityLimiter]] = RunVar("streamfold_threads")
 
 
-async def in_thread(run: Run, function: Callable[..., T], *args: Any) -> T:
+async def in_thread(
+    run: Run, function: Callable[..., T], *args: Any, owner: portal.Owner | None = None
+) -> T:
     """Call a sync function of `run` in a thread. If this is cancelled, so are the calls of sync
-    methods that the function waits for; it is then left to itself.
+    methods that the function waits for (and all of `owner`, if steps of a generator share one); it
+    is then left to itself.
 
     Each depth has threads of its own: functions that wait for nested ones never keep those from
     getting a thread.
@@ -292,7 +299,7 @@ async def in_thread(run: Run, function: Callable[..., T], *args: Any) -> T:
         limiters = {}
         _threads.set(limiters)
     limiter = limiters.setdefault(len(run.parent_ids), anyio.CapacityLimiter(DEFAULT_CONCURRENCY))
-    async with portal.owned():
+    async with portal.owned(owner):
         return await anyio.to_thread.run_sync(
             function, *args, abandon_on_cancel=True, limiter=limiter
         )

@@ -8,7 +8,7 @@ is an error with the message attached, never None.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Final, Literal, TypedDict, get_origin
 
@@ -18,9 +18,8 @@ from .deltas import BlockStart, TextDelta, ToolCallDelta
 from .errors import ConfigurationError, StructuredOutputError
 from .json_fields import Field, FieldReader
 from .messages import AIMessage
-from .net import portal
 from .partial_json import best_reading, strict_value
-from .runnables import ChunkStream, Runnable
+from .runnables import FieldStreams
 from .schema import (
     Inexpressible,
     Rules,
@@ -36,7 +35,14 @@ from .schema import (
 from .stored import Stored
 from .tool_calls import Call, CallBook
 
-__all__ = ["Method", "RawAndParsed", "StructuredModel", "structured"]
+__all__ = [
+    "Method",
+    "RawAndParsed",
+    "StructuredModel",
+    "Target",
+    "response_format",
+    "structured",
+]
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 
@@ -127,6 +133,13 @@ def structured(
     return StructuredModel(bound, target, chosen, include_raw)
 
 
+def response_format(target: Target, dialect: str, strict: bool | None = None) -> dict[str, Any]:
+    """What a request says for answers in the form of `target`. Raises ConfigurationError for what
+    cannot be asked."""
+    described = _described(target, strict, rules_of(dialect))
+    return {"type": "json_schema", "json_schema": described}
+
+
 def best_method(profile: Mapping[str, Any], dialect: str) -> Method:
     """The method that suits a model best: as its profile says, else as its API usually can."""
     if profile.get("structured_output"):
@@ -142,8 +155,7 @@ def _bound(model: Any, target: Target, method: Method, strict: bool | None) -> A
             raise ConfigurationError("json_mode knows no schema, so it cannot be strict")
         return model.bind(response_format={"type": "json_object"})
     if method == "json_schema":
-        described = _described(target, strict, rules_of(model.dialect))
-        return model.bind(response_format={"type": "json_schema", "json_schema": described})
+        return model.bind(response_format=response_format(target, model.dialect, strict))
     tool = {"type": "object", **target.schema, "title": target.name}
     if target.description:
         tool["description"] = target.description
@@ -175,15 +187,15 @@ def _can_be_made_to_call(model: Any) -> bool:
     if model.dialect not in _THINKS_OR_CALLS:
         return True
     thinking = model.thinking
-    thinks = isinstance(thinking, Mapping) and thinking.get("type") in ("enabled", "adaptive")
-    by_effort = model.dialect == "bedrock" and model.reasoning_effort not in (None, "none")
-    return not (thinks or by_effort)
+    if isinstance(thinking, Mapping):
+        return thinking.get("type") not in ("enabled", "adaptive")
+    return model.reasoning_effort in (None, "none")
 
 
 # ---- the model -----------------------------------------------------------------------------------
 
 
-class StructuredModel(Runnable):
+class StructuredModel(FieldStreams):
     """A model whose answers are objects. Made by `with_structured_output`."""
 
     @property
@@ -272,29 +284,7 @@ class StructuredModel(Runnable):
 
     # ---- field by field --------------------------------------------------------------------------
 
-    def astream_fields(
-        self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> AsyncIterator[Field]:
-        """The fields of the object as they become complete: ``(path, value)``.
-
-        `path` is a tuple of keys and list indexes, such as ``("cast", 0, "name")``. A field comes
-        once its value is complete: a text with its closing quote, an object or a list after all
-        that is in it. The last pair has the empty path and the whole object, validated (with
-        `include_raw` the dict with `raw`, `parsed` and `parsing_error`); what comes before is as
-        the model wrote it.
-
-        Raises StructuredOutputError at the end, with the message in `raw`, for an answer that does
-        not fit.
-        """
-        return ChunkStream(self._fields(input, config, **kwargs))  # type: ignore[arg-type, return-value]
-
-    def stream_fields(
-        self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> Iterator[Field]:
-        """`astream_fields` as a plain iterator."""
-        return portal.iterate(self._fields(input, config, **kwargs))
-
-    def _fields(
+    def _field_stream(
         self, input: Any, config: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> Callable[[], AsyncGenerator[list[Field], None]]:
         start = self._model._stream(input, config, **kwargs)

@@ -37,6 +37,24 @@ _NAMES: Final = {
 }
 
 
+#: The `extras` of a tool that a vendor, or all vendors of a dialect, take beside its definition;
+#: the others are for other vendors.
+_EXTRAS: Final = {
+    "anthropic": frozenset(
+        {
+            "allowed_callers",
+            "cache_control",
+            "defer_loading",
+            "eager_input_streaming",
+            "input_examples",
+        }
+    ),
+    "bedrock": frozenset({"cache_control"}),
+    "openai": frozenset({"defer_loading"}),
+    "openrouter": frozenset({"cache_control"}),
+}
+
+
 @runtime_checkable
 class Described(Protocol):
     """A tool that knows what there is to tell of it, as `Tool` does."""
@@ -44,6 +62,7 @@ class Described(Protocol):
     name: str
     description: str
     schema: dict[str, Any]
+    extras: dict[str, Any]
 
 
 def bound_tools(
@@ -62,7 +81,11 @@ def bound_tools(
     if not isinstance(tools, Iterable) or isinstance(tools, str | Mapping):
         raise ConfigurationError(f"tools is {shown(tools)}: expected a list of tools")
     rules = rules_of(dialect)
-    definitions = [tool_definition(given, strict=strict, rules=rules) for given in tools]
+    taken = _EXTRAS.get(vendor) or _EXTRAS.get(dialect) or frozenset()
+    definitions = [
+        tool_definition(given, strict=strict, rules=rules) | _extras(given, taken)
+        for given in tools
+    ]
     pattern = _NAMES.get(vendor) or _NAMES.get(dialect) or ANY_NAME
     names = [found.name for found in map(function_tool, definitions) if found is not None]
     for name in names:
@@ -73,6 +96,11 @@ def bound_tools(
     if choice is not None and all(map(tool_name, definitions)):
         read_choice(ChatRequest(model="", messages=[], tools=definitions, tool_choice=choice))
     return definitions
+
+
+def _extras(given: Any, taken: frozenset[str]) -> dict[str, Any]:
+    extras = given.extras if isinstance(given, Described) else {}
+    return {name: value for name, value in extras.items() if name in taken}
 
 
 def checked_name(name: str, pattern: re.Pattern[str] = ANY_NAME, whose: str = "") -> str:

@@ -7,6 +7,7 @@ runs.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import reprlib
@@ -18,9 +19,11 @@ import msgspec
 
 from .chunks import AIMessageChunk
 from .coercion import shown
+from .config import merge_configs
 from .errors import ConfigurationError, ToolException
 from .messages import AIMessage, ToolMessage
 from .net import portal
+from .parts import standard_block
 from .runnables import Runnable
 from .runs import Run, begin, in_thread, inherited, inside, told
 from .schema import (
@@ -117,7 +120,7 @@ class Tool(Runnable):
         `handle_tool_error` and `handle_validation_error` make messages of them.
         """
         call_id, args = self._read(input)
-        run = begin("tool", self.name, config, counts=True)
+        run = begin("tool", self.name, merge_configs(self._config, config), counts=True)
         assert run is not None  # a run that counts is always there
         start = ({"name": self.name}, _text(args))
         whose = {"tool_call_id": call_id}
@@ -133,6 +136,12 @@ class Tool(Runnable):
             yield [await self.ainvoke(input, config)]
 
         return whole
+
+    def with_config(self, config: Mapping[str, Any] | None = None, **kwargs: Any) -> Tool:
+        """A tool whose runs have this configuration."""
+        tool = copy.copy(self)
+        tool._config = merge_configs(self._config, config, kwargs)
+        return tool
 
     def _stored(self, config: Mapping[str, Any], kwargs: Mapping[str, Any]) -> Stored:
         identity = {"runnable": self.name, "args": self.args, **kwargs}
@@ -255,28 +264,43 @@ def _handled(error: ToolException, handler: OnError) -> str:
 
 
 def _content(result: Any) -> Any:
-    """A result as the content of a message: text and content blocks stay, the rest becomes JSON."""
+    """A result as the content of a message: text and content blocks stay, one block with media is
+    a list of it, the rest becomes JSON."""
     if isinstance(result, str):
         return result
-    blocks = (
-        isinstance(result, list)
-        and result
-        and all(isinstance(item, Mapping) and isinstance(item.get("type"), str) for item in result)
-    )
+    if isinstance(result, Mapping) and result.get("type") in _MEDIA:
+        return [result]
+    blocks = isinstance(result, list) and result and all(map(_is_block, result))
     return result if blocks else _text(result)
+
+
+_MEDIA: Final = frozenset({"image", "audio", "video", "file", "image_url"})
+#: Vendors' own blocks for results.
+_RESULTS: Final = frozenset({"document", "json", "search_result", "tool_reference"})
+
+
+def _is_block(item: Any) -> bool:
+    """Whether `item` is a content block, and not data of the tool's that has a type as well."""
+    if not isinstance(item, Mapping) or not isinstance(item.get("type"), str):
+        return False
+    return item["type"] in _RESULTS or standard_block(dict(item))["type"] != "non_standard"
 
 
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    if hasattr(value, "model_dump_json"):
-        return str(value.model_dump_json())
     try:
-        return msgspec.json.encode(value, enc_hook=str).decode()
+        text = msgspec.json.encode(value, enc_hook=_plain).decode()
+        return str(msgspec.json.decode(text)) if text[:1] == '"' else text
     except (TypeError, ValueError):
         return str(value)
     except RecursionError:
         return f"a {type(value).__name__} nested without end"
+
+
+def _plain(value: Any) -> Any:
+    """What JSON knows nothing of: pydantic's objects as their fields, others by their text."""
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -312,11 +336,14 @@ def tool(name_or_function: Any = None, /, **options: Any) -> Any:
     Options: `description`, `args_schema` (a pydantic model, msgspec Struct, dataclass, TypedDict or
     JSON schema instead of the signature), `response_format` ("content_and_artifact": the function
     returns both), `handle_tool_error` and `handle_validation_error` (True, a text, or a function
-    of the error that makes one: the model gets it as a message), `return_direct`, `extras`.
+    of the error that makes one: the model gets it as a message), `return_direct`, `extras` (fields
+    of the definition that only some vendors take, such as ``{"cache_control": ...}``).
 
     Raises ConfigurationError if there is no description or an argument has no JSON schema.
     """
-    options.pop("parse_docstring", None)  # argument sections of docstrings are always read
+    for name in ("parse_docstring", "error_on_invalid_docstring"):
+        options.pop(name, None)  # argument sections of docstrings are always read
+    name_or_function = options.pop("name", None) if name_or_function is None else name_or_function
     if callable(name_or_function):
         return Tool(name_or_function, **options)
     if not isinstance(name_or_function, str | None):

@@ -8,13 +8,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from streamfold.net import retry
+from streamfold.net import clock, retry
 
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between attempts stay at the shortest that the policy has (0.05 s)."""
     monkeypatch.setattr(retry, "_LONGEST", 0.06)
+
+
+@pytest.fixture
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What may trail a finish reason is waited for but 0.3 s."""
+    monkeypatch.setattr(clock, "GRACE", 0.3)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A server that misbehaves on purpose, and what the two dialects say on it.
+"""A server that misbehaves on purpose.
 
 A fault is an async function `act(wire, say)`: `wire` is one request on one connection, with raw
 control over what goes out; `say` writes the payloads of a dialect. The server has a thread and an
@@ -18,162 +18,11 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
-__all__ = ["DIALECTS", "HALF", "PIECES", "WHOLE", "Anthropic", "FaultServer", "OpenAI", "Wire"]
+from says import Dialect, whole
 
-PIECES = ("Grüße ", "aus ", "Zürich", " — ", "all is ", "well 🌊")
-HALF = "".join(PIECES[:3])
-WHOLE = "".join(PIECES)
-
-
-# ---- what the dialects say -----------------------------------------------------------------------
-
-
-def _dump(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
-
-
-class OpenAI:
-    """Chat Completions."""
-
-    name: ClassVar[str] = "openai"
-    model: ClassVar[str] = "openai:gpt-4.1"
-    prefix: ClassVar[str] = "/v1"
-    server_error: ClassVar[str] = "server_error"
-
-    def frame(self, payload: Any, event: str | None = None) -> bytes:
-        name = f"event: {event}\n".encode() if event else b""
-        return name + b"data: " + _dump(payload) + b"\n\n"
-
-    def chunk(self, delta: Any, finish: str | None = None, **more: Any) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        return self.frame({**_OPENAI_TOP, "choices": [choice], **more})
-
-    def start(self) -> list[bytes]:
-        return [self.chunk({"role": "assistant", "content": ""})]
-
-    def delta(self, text: str) -> bytes:
-        return self.chunk({"content": text})
-
-    def tool_start(self) -> list[bytes]:
-        function = {"name": "get_weather", "arguments": ""}
-        call = {"index": 0, "id": "call_1", "type": "function", "function": function}
-        return [self.chunk({"role": "assistant", "tool_calls": [call]})]
-
-    def tool_delta(self, args: str) -> bytes:
-        return self.chunk({"tool_calls": [{"index": 0, "function": {"arguments": args}}]})
-
-    def ending(self, reason: str = "stop") -> list[bytes]:
-        usage = {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9}
-        return [self.chunk({}, reason), self.frame({**_OPENAI_TOP, "choices": [], "usage": usage})]
-
-    def marker(self) -> bytes:
-        return b"data: [DONE]\n\n"
-
-    def error(self, kind: str, message: str = "it broke") -> bytes:
-        return self.frame(json.loads(self.failure(kind, message)))
-
-    def failure(self, kind: str, message: str = "it broke") -> bytes:
-        code = kind if kind == "insufficient_quota" else None
-        return _dump({"error": {"message": message, "type": kind, "param": None, "code": code}})
-
-    def whole(self) -> bytes:
-        message = {"role": "assistant", "content": WHOLE}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return _dump({**_OPENAI_TOP, "object": "chat.completion", "choices": [choice]})
-
-
-class Anthropic:
-    """Messages."""
-
-    name: ClassVar[str] = "anthropic"
-    model: ClassVar[str] = "anthropic:claude-sonnet-4-5"
-    prefix: ClassVar[str] = ""
-    server_error: ClassVar[str] = "api_error"
-
-    def frame(self, payload: Any, event: str | None = None) -> bytes:
-        return f"event: {event or payload['type']}\ndata: ".encode() + _dump(payload) + b"\n\n"
-
-    def start(self) -> list[bytes]:
-        opened = {
-            "type": "content_block_start",
-            "index": 0,
-            "content_block": {"type": "text", "text": ""},
-        }
-        return [self._message_start(), self.frame(opened)]
-
-    def _message_start(self) -> bytes:
-        message = {**_ANTHROPIC_TOP, "content": [], "stop_reason": None, "stop_sequence": None}
-        message["usage"] = {"input_tokens": 3, "output_tokens": 1}
-        return self.frame({"type": "message_start", "message": message})
-
-    def _delta(self, delta: dict[str, Any]) -> bytes:
-        return self.frame({"type": "content_block_delta", "index": 0, "delta": delta})
-
-    def delta(self, text: str) -> bytes:
-        return self._delta({"type": "text_delta", "text": text})
-
-    def tool_start(self) -> list[bytes]:
-        block = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {}}
-        opened = {"type": "content_block_start", "index": 0, "content_block": block}
-        return [self._message_start(), self.frame(opened)]
-
-    def tool_delta(self, args: str) -> bytes:
-        return self._delta({"type": "input_json_delta", "partial_json": args})
-
-    def ending(self, reason: str = "end_turn") -> list[bytes]:
-        delta = {"stop_reason": reason, "stop_sequence": None}
-        end = {"type": "message_delta", "delta": delta, "usage": {"output_tokens": 6}}
-        return [self.frame({"type": "content_block_stop", "index": 0}), self.frame(end)]
-
-    def marker(self) -> bytes:
-        return self.frame({"type": "message_stop"})
-
-    def error(self, kind: str, message: str = "it broke") -> bytes:
-        return self.frame(json.loads(self.failure(kind, message)))
-
-    def failure(self, kind: str, message: str = "it broke") -> bytes:
-        return _dump({"type": "error", "error": {"type": kind, "message": message}})
-
-    def whole(self) -> bytes:
-        content = [{"type": "text", "text": WHOLE}]
-        usage = {"input_tokens": 3, "output_tokens": 6}
-        ends = {"stop_reason": "end_turn", "stop_sequence": None}
-        return _dump({**_ANTHROPIC_TOP, "content": content, "usage": usage, **ends})
-
-
-_OPENAI_TOP = {
-    "id": "chatcmpl-1",
-    "object": "chat.completion.chunk",
-    "created": 1_700_000_000,
-    "model": "gpt-4.1",
-}
-_ANTHROPIC_TOP = {
-    "id": "msg_1",
-    "type": "message",
-    "role": "assistant",
-    "model": "claude-sonnet-4-5",
-}
-
-Dialect = OpenAI | Anthropic
-DIALECTS: dict[str, Dialect] = {"openai": OpenAI(), "anthropic": Anthropic()}
-
-
-def half(say: Dialect) -> list[bytes]:
-    """The frames of an answer up to its third delta."""
-    return [*say.start(), *(say.delta(piece) for piece in PIECES[:3])]
-
-
-def rest(say: Dialect) -> list[bytes]:
-    """The frames after `half`, up to the finish reason and the figures."""
-    return [*(say.delta(piece) for piece in PIECES[3:]), *say.ending()]
-
-
-def whole(say: Dialect) -> list[bytes]:
-    """All frames of an answer."""
-    return [*half(say), *rest(say), say.marker()]
-
+__all__ = ["Act", "Asked", "FaultServer", "Wire"]
 
 # ---- one request ---------------------------------------------------------------------------------
 
@@ -223,13 +72,17 @@ class Wire:
     async def head(
         self, status: int = 200, headers: dict[str, str] | None = None, *, chunked: bool = True
     ) -> None:
-        """Status line and headers; an event stream in chunks unless told otherwise."""
-        fields = {"content-type": "text/event-stream; charset=utf-8"}
+        """Status line and headers; a stream of the dialect, in chunks, unless told otherwise."""
+        fields = {"content-type": self.server.say.kind}
         if chunked:
             fields["transfer-encoding"] = "chunked"
         fields.update(headers or {})
         lines = [f"HTTP/1.1 {status} Whatever", *(f"{k}: {v}" for k, v in fields.items() if v)]
         await self.send(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+
+    async def old_head(self) -> None:
+        """The head of an answer of HTTP/1.0, which ends when the connection does."""
+        await self.send(f"HTTP/1.0 200 OK\r\ncontent-type: {self.server.say.kind}\r\n\r\n".encode())
 
     async def part(self, data: bytes) -> None:
         """One HTTP chunk, in one write."""

@@ -7,9 +7,17 @@ import pickle
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from streamfold.errors import ConfigurationError
-from streamfold.net.auth import SCHEMES, auth_headers, checked_key
+from streamfold.net.auth import (
+    SCHEMES,
+    auth_headers,
+    checked_headers,
+    checked_key,
+    checked_query,
+    revealed,
+)
 from streamfold.secret import Secret, redact
 
 KEY = "canary-0123456789"
@@ -149,3 +157,26 @@ class TestRedact:
         """Prose is not a key, and a key of three letters would blank it out."""
         text = "the task-list of the disk-drive and a bearer of news"
         assert redact(text, ["the"]) == text
+
+
+class TestHeaders:
+    def test_those_that_tell_are_secrets(self) -> None:
+        """By their names; they are revealed where the request is made, and named as secrets."""
+        given = {"X-Team": "blue", "X-Api-Key": KEY, "Cookie": Secret(KEY), "Auth": SecretStr(KEY)}
+        headers = checked_headers(given, "default_headers")
+        assert KEY not in repr(headers)
+        assert checked_headers(headers, "default_headers") == headers
+        sent, secrets = revealed(headers)
+        assert sent == {"x-team": "blue", "x-api-key": KEY, "cookie": KEY, "auth": KEY}
+        assert secrets == [KEY] * 3
+        assert revealed({}) == ({}, [])
+
+    @pytest.mark.parametrize(
+        "name", ["key", "KEY", "api_key", "api-key", "apikey", "access_token", "token", "secret"]
+    )
+    def test_no_key_in_a_query(self, name: str) -> None:
+        """Addresses are logged on the way; other parameters are passed on as text."""
+        with pytest.raises(ConfigurationError, match=name) as caught:
+            checked_query({"v": 1, name: KEY}, "default_query")
+        assert KEY not in str(caught.value)
+        assert checked_query({"v": 1, "keyboard": "x"}, "q") == {"v": "1", "keyboard": "x"}

@@ -20,13 +20,14 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
-from faults import DIALECTS, WHOLE, Dialect, FaultServer, Wire
+from faults import FaultServer, Wire
+from says import DIALECTS, WHOLE, Dialect
 
 import streamfold
 from streamfold import init_chat_model
 from streamfold.errors import ConnectError, StreamfoldError
 from streamfold.net.clients import Connections, proxy_from_environment
-from streamfold.net.pool import _Backend
+from streamfold.net.streams import Backend
 
 SAY = DIALECTS["openai"]
 URL = "http://127.0.0.1:9/v1"
@@ -149,7 +150,7 @@ async def test_the_callers_own_client_is_closed(server: FaultServer) -> None:
 async def test_the_kernel_watches_idle_connections(server: FaultServer) -> None:
     """A flow that a NAT box has forgotten is noticed: probes after 60 s, five of them
     (catalogue L13)."""
-    stream = await _Backend().connect_tcp("127.0.0.1", int(server.origin.rpartition(":")[2]))
+    stream = await Backend().connect_tcp("127.0.0.1", int(server.origin.rpartition(":")[2]))
     sock = stream.get_extra_info("socket")
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     if hasattr(socket, "TCP_KEEPIDLE"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
+import weakref
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -18,7 +20,14 @@ from streamfold.errors import (
     StreamfoldError,
     provider_error,
 )
-from streamfold.net.retry import backoff, pause_before, retry_after, should_retry_header
+from streamfold.net.retry import (
+    RetryBudget,
+    backoff,
+    budget_of,
+    pause_before,
+    retry_after,
+    should_retry_header,
+)
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 NEVER = math.inf
@@ -184,3 +193,72 @@ def test_what_is_worth_another_attempt(
     """408, 409, 429 and 5xx are, by status or by the vendor's word in a stream; quotas are not."""
     error = provider_error("no", status=status, type=words[0] if words else None)
     assert error.retryable is retryable
+
+
+@pytest.mark.parametrize("decision", [True, False, None])
+def test_a_used_up_quota_is_never_tried_again(decision: bool | None) -> None:
+    """Not even where the server says so."""
+    error = provider_error("no", status=429, code="insufficient_quota", decision=decision)
+    assert not error.retryable
+
+
+class Client:
+    """What budgets belong to."""
+
+
+class TestBudget:
+    """Retries to a host that fails every call end; those to one that recovers begin again."""
+
+    @pytest.mark.parametrize(
+        ("error", "most"), [(_error(), 35), (RateLimitError("slow down", retryable=True), 100)]
+    )
+    def test_it_is_used_up(self, error: StreamfoldError, most: int) -> None:
+        """35 failures in a row, or 100 rate limits."""
+        budget = RetryBudget()
+        assert all(budget.spend(error) for _ in range(most))
+        assert budget.spend(error) == 0
+        assert budget.spend(error) == 0
+
+    def test_success_earns_it_back(self) -> None:
+        """What the retry had cost, or one token where there was none."""
+        budget = RetryBudget()
+        costs = [budget.spend(_error()) for _ in range(35)]
+        budget.earn(costs[-1])
+        assert budget.spend(_error()) == costs[-1]
+        assert budget.spend(_error()) == 0
+        for _ in range(14):
+            budget.earn(0)
+        assert budget.spend(_error())
+
+    @given(st.lists(st.sampled_from(["fail", "throttle", "earn"]), max_size=200))
+    def test_it_stays_in_bounds(self, steps: list[str]) -> None:
+        """Whatever happens in whatever order."""
+        budget, cost = RetryBudget(), 0
+        for step in steps:
+            if step == "earn":
+                budget.earn(cost)
+                cost = 0
+            else:
+                error = _error() if step == "fail" else RateLimitError("slow down")
+                cost = budget.spend(error)
+            assert 0 <= budget.tokens <= 500
+
+    def test_one_for_each_client_and_host(self) -> None:
+        """The same for all paths of a host, another one for every other host and client."""
+        one, other = Client(), Client()
+        budget = budget_of(one, "https://a.example/v1")
+        assert budget_of(one, "https://a.example/v2?x=1") is budget
+        assert budget_of(one, "https://a.example:444/v1") is not budget
+        assert budget_of(one, "https://b.example/v1") is not budget
+        assert budget_of(other, "https://a.example/v1") is not budget
+        assert budget_of(one, "https://a.example/v1") is budget
+
+    def test_they_do_not_pile_up(self) -> None:
+        """Neither with clients that are gone, nor with hosts without end."""
+        client = Client()
+        first = weakref.ref(budget_of(client, "https://a.example"), lambda _: None)
+        for number in range(1000):
+            budget_of(client, f"https://{number}.example")
+        del client
+        gc.collect()
+        assert first() is None

@@ -14,7 +14,8 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-from faults import DIALECTS, HALF, PIECES, WHOLE, Act, Dialect, FaultServer, Wire, half, whole
+from faults import Act, FaultServer, Wire
+from says import DIALECTS, HALF, PIECES, WHOLE, Dialect, half, whole
 
 from streamfold import Timeouts, init_chat_model
 from streamfold.errors import (
@@ -146,6 +147,36 @@ class TestRequest:
             with pytest.raises(Exception, match=r"\*\*\*") as caught:
                 await model.ainvoke("hi")
         assert "canary-of" not in str(caught.value) + repr(vars(caught.value))
+
+    @pytest.mark.usefixtures("quick_retries")
+    async def test_one_idempotency_key_for_each_call(self) -> None:
+        """All attempts of a call have the same, another call has another; the caller's own wins."""
+
+        async def act(wire: Wire, say: Dialect) -> None:
+            await (busy if wire.number % 2 else fine)(wire, say)
+
+        with serving(act) as server:
+            model = model_at(server)
+            for _ in range(2):
+                await model.ainvoke("hi")
+            await model_at(server, default_headers={"Idempotency-Key": "mine"}).ainvoke("hi")
+            keys = [asked.headers["idempotency-key"] for asked in server.requests]
+        assert keys[0] == keys[1] != keys[2] == keys[3]
+        assert keys[4:] == ["mine", "mine"]
+        assert len(keys[0]) > 30
+
+    @pytest.mark.usefixtures("quick_retries")
+    async def test_a_host_that_fails_every_call_is_not_asked_three_times_as_often(self) -> None:
+        """Retries to a host share a budget: once it is used up, a call is one request."""
+        with serving(busy) as server:
+            model = model_at(server)
+            asked = []
+            for _ in range(20):
+                before = len(server.requests)
+                with pytest.raises(OverloadedError):
+                    await model.with_config(tags=["x"]).ainvoke("hi")
+                asked.append(len(server.requests) - before)
+        assert asked == [3] * 17 + [2, 1, 1]
 
     @pytest.mark.usefixtures("quick_retries")
     async def test_a_fresh_token_for_each_attempt(self) -> None:
@@ -373,7 +404,8 @@ class TestLeaving:
         with serving(endless) as server, no_trio_warning():
             stream = model_at(server).astream("hi")
             await anext(stream)
-            del stream
+            with pytest.warns(ResourceWarning, match="never closed"):
+                del stream
             await soon(server)
 
     async def test_never_begun(self) -> None:

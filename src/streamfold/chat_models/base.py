@@ -496,7 +496,7 @@ class ChatModel(Runnable):
         )
 
     def _merged(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters of one call under their standard names; tools as definitions."""
+        """The parameters of one call under their standard names; tools and forms as definitions."""
         said = checked_parameters(kwargs, self._vendor, call=True) if kwargs else {}
         params = {**self._params, **self._bound, **said}
         tools = params.get("tools")
@@ -504,6 +504,10 @@ class ChatModel(Runnable):
             from ..tool_definitions import bound_tools
 
             params["tools"] = bound_tools(tools, vendor=self._vendor.name, dialect=self.dialect)
+        if isinstance(form := params.get("response_format"), type):
+            from ..structured import Target, response_format
+
+            params["response_format"] = response_format(Target(form), self.dialect)
         return params
 
     def _stored(self, config: Mapping[str, Any], kwargs: Mapping[str, Any]) -> Stored:

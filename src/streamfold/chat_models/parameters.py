@@ -272,6 +272,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], None]]] = {
     "max_retries": _whole(0),
     "max_in_flight": _whole(1),
     "seed": _seed,
+    "response_format": _of(Mapping, type, what="a dict or a class with fields"),
     "timeout": _timeout,
     "http_client": _client,
     "stream_chunk_timeout": _seconds,

@@ -31,7 +31,7 @@ _tls: ssl.SSLContext | None = None
 _tls_lock = threading.Lock()
 
 
-def _tls_context() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
     """The one TLS context. Reading the certificates takes some 10 ms: do it off the loop."""
     global _tls
     with _tls_lock:
@@ -85,7 +85,7 @@ class Connections:
             _clients.set(clients)
         secure = url.startswith("https:")
         if secure and _tls is None:
-            await anyio.to_thread.run_sync(_tls_context)
+            await anyio.to_thread.run_sync(tls_context)
         key = (secure, proxy)  # apart, for a client for plain http needs no TLS context
         shared = clients.get(key)
         if shared is None:

@@ -1,18 +1,22 @@
 """How many calls of one model may be under way at once, counted over all threads and event loops.
 
 First come, first served, and without polling: who has to wait stands in one queue, and whoever is
-done hands the place to the first in it, in whatever loop that one waits.
+done hands the place to the first in it, in whatever loop that one waits. One call does not wait: a
+sync method that blocks the thread of an event loop, in which a call under way has a place or will
+get one. That place could not be given back before the sync method is done.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from typing import Any
 
 import anyio
 from anyio.lowlevel import current_token
+
+from .portal import is_waiting
 
 __all__ = ["InFlight"]
 
@@ -27,7 +31,7 @@ class InFlight:
     def _start(self) -> None:
         self._process = os.getpid()
         self._lock = threading.Lock()
-        self._free = self.size
+        self._busy: Counter[int] = Counter()  # places taken, by the thread of who has them
         self._queue: deque[_Turn] = deque()
 
     async def acquire(self) -> None:
@@ -35,8 +39,8 @@ class InFlight:
         if self._process != os.getpid():
             self._start()  # a child process: the calls that were under way are its parent's
         with self._lock:
-            if self._free:  # then nobody waits
-                self._free -= 1
+            if self._busy.total() < self.size or self._would_wait_for_itself():
+                self._busy[threading.get_ident()] += 1
                 return
             turn = _Turn()
             self._queue.append(turn)
@@ -49,10 +53,15 @@ class InFlight:
     def release(self) -> None:
         """Hand the place to the first who waits."""
         with self._lock:
-            while self._queue:
-                if self._queue.popleft().give():
-                    return
-            self._free += 1
+            self._busy[threading.get_ident()] -= 1
+            while self._queue and self._busy.total() < self.size:
+                turn = self._queue.popleft()
+                if turn.give():
+                    self._busy[turn.thread] += 1
+
+    def _would_wait_for_itself(self) -> bool:
+        threads = {*(+self._busy), *(turn.thread for turn in self._queue)}
+        return any(map(is_waiting, threads))
 
     def _leave(self, turn: _Turn) -> None:
         """Out of the queue; a place that came at the last moment goes on to the next."""
@@ -67,6 +76,7 @@ class _Turn:
     """Somebody in the queue, and the loop in which to wake them."""
 
     def __init__(self) -> None:
+        self.thread = threading.get_ident()
         self._loop: Any = current_token().native_token
         self._event = anyio.Event()
         self.given = False

@@ -1,37 +1,30 @@
-"""Connections: an httpx transport over httpcore's pool whose waits obey the call's clock.
+"""Connections: an httpx transport over httpcore's connections, with a pool that scales.
 
-httpx gives a request one read timeout, fixed before the answer begins. The limits of a call move
-(first content, idle, total), so they are kept where the waiting happens: in the network stream,
-through httpcore's public `network_backend`. That costs nothing beside the timeout that httpcore
-sets around each read anyway, and it serves asyncio and trio alike.
+httpcore's own pool looks at all its connections whenever a request begins or ends, so a thousand
+streams at once cost a million looks. Here the connections are httpcore's, with its proxies and its
+TLS, and which of them takes a request is decided by looking at one or two.
 """
 
 from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
+import anyio
 import httpcore
 import httpx
 
-from .clock import CLOCK, Clock
+from .chunked import ChunkedBody
+from .clock import CLOCK
+from .streams import Backend, Stream
 
 __all__ = ["PoolTransport"]
 
-# A connection each for thousands of streams at once: where httpcore queues, it is quadratic.
-MAX_CONNECTIONS: Final = 10_000
-MAX_KEPT: Final = 100
+MAX_CONNECTIONS: Final = 10_000  # in use at once; further requests wait for one of them to end
+MAX_KEPT: Final = 100  # not in use
 KEPT_SECONDS: Final = 30.0
-
-# The idle flow that a NAT box has dropped is noticed by the kernel: probe after 60 s, 5 times.
-_KEEPALIVE: Final = (
-    ("SO_KEEPALIVE", 1),
-    ("TCP_KEEPIDLE", 60),
-    ("TCP_KEEPINTVL", 60),
-    ("TCP_KEEPCNT", 5),
-)
 
 
 def _without_headers(record: logging.LogRecord) -> bool:
@@ -45,102 +38,97 @@ def _without_headers(record: logging.LogRecord) -> bool:
 logging.getLogger("httpcore.http11").addFilter(_without_headers)
 
 
-def _socket_options() -> list[tuple[int, int, int]]:
-    import socket
+# ---- which connection ----------------------------------------------------------------------------
 
-    options = []
-    for name, value in _KEEPALIVE:
-        level = socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP
-        if hasattr(socket, name):  # names differ between systems
-            options.append((level, getattr(socket, name), value))
-    return options
+_Place = tuple[bytes, bytes, int]
 
 
-class _Stream(httpcore.AsyncNetworkStream):
-    """A network stream whose waits end when the clock says so: that of the call which is sending,
-    else that of the call whose answer is being read. A kept connection still has the last one."""
+class _Pool:
+    """Connections in use, and those that wait for a request: of these the one used last goes first,
+    so that the others can expire."""
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
-        self._stream = stream
-        self.clock: Clock | None = None
-        self.spent = False  # it must not carry another request
+    def __init__(self, connections: httpcore.AsyncConnectionPool) -> None:
+        self._create = connections.create_connection
+        self._used: dict[httpcore.AsyncConnectionInterface, _Place] = {}
+        self._kept: dict[httpcore.AsyncConnectionInterface, _Place] = {}  # the oldest first
+        self._kept_at: dict[_Place, list[httpcore.AsyncConnectionInterface]] = {}
+        self._room = anyio.Semaphore(MAX_CONNECTIONS, fast_acquire=True)
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        clock = CLOCK.get() or self.clock
-        if clock is not None:
-            timeout = clock.left()
-            if timeout == 0.0:
-                raise httpcore.ReadTimeout("the time limit has passed")
-        data = self._last = await self._stream.read(max_bytes, timeout)
-        return data
+    async def take(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
+        """A connection for one request, to be given back. Raises httpcore.PoolTimeout."""
+        await self._enter()
+        place = (origin.scheme, origin.host, origin.port)
+        connection = None
+        try:
+            while connection is None and place in self._kept_at:
+                kept = self._kept_at[place][-1]
+                self._forget(kept)
+                if kept.is_available() and not kept.has_expired():
+                    connection = kept
+                else:
+                    await _close(kept)
+            connection = connection or self._create(origin)
+        except BaseException:
+            self._room.release()
+            raise
+        self._used[connection] = place
+        return connection
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        clock = CLOCK.get() or self.clock
-        await self._stream.write(buffer, clock.left() if clock is not None else timeout)
+    async def give_back(self, connection: httpcore.AsyncConnectionInterface) -> None:
+        """Its request is over: it is kept if it can carry another one."""
+        place = self._used.pop(connection, None)
+        if place is None:
+            return  # the pool has been closed
+        self._room.release()
+        if connection.is_idle():
+            self._kept[connection] = place
+            self._kept_at.setdefault(place, []).append(connection)
+        else:
+            await _close(connection)
+        while self._kept:
+            oldest = next(iter(self._kept))
+            if len(self._kept) <= MAX_KEPT and not oldest.has_expired():
+                break
+            self._forget(oldest)
+            await _close(oldest)
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        """Close all connections, those in use, too."""
+        connections = [*self._used, *self._kept]
+        for _ in self._used:
+            self._room.release()
+        for each in (self._used, self._kept, self._kept_at):
+            each.clear()
+        for connection in connections:
+            await _close(connection)
 
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        return _Stream(
-            await self._stream.start_tls(ssl_context, server_hostname, _connect(timeout))
-        )
-
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable" and self.spent:
-            return True  # so that the pool drops the connection
-        return self._stream.get_extra_info(info)
-
-    def has_unread_record(self) -> bool:
-        """Whether TLS holds data, or its end, that nobody has read."""
-        tls = self._stream.get_extra_info("ssl_object")
+    async def _enter(self) -> None:
         try:
-            return tls is not None and isinstance(tls.read(1), bytes)
-        except ssl.SSLWantReadError:
-            return False
-        except (ssl.SSLError, ValueError):
-            return True
+            self._room.acquire_nowait()
+        except anyio.WouldBlock:
+            clock = CLOCK.get()
+            try:
+                with anyio.fail_after(clock.connect_left() if clock is not None else None):
+                    await self._room.acquire()
+            except TimeoutError:
+                raise httpcore.PoolTimeout(
+                    f"all of {MAX_CONNECTIONS} connections are in use"
+                ) from None
+
+    def _forget(self, kept: httpcore.AsyncConnectionInterface) -> None:
+        place = self._kept.pop(kept)
+        there = self._kept_at[place]
+        there.remove(kept)
+        if not there:
+            del self._kept_at[place]
 
 
-def _connect(timeout: float | None) -> float | None:
-    clock = CLOCK.get()
-    return clock.connect_left() if clock is not None else timeout
+async def _close(connection: httpcore.AsyncConnectionInterface) -> None:
+    with anyio.CancelScope(shield=True):
+        await connection.aclose()
 
 
-class _Backend(httpcore.AsyncNetworkBackend):
-    """Opens `_Stream`s over anyio's."""
-
-    def __init__(self) -> None:
-        self._anyio: Any = httpcore.AnyIOBackend()
-        self._options = _socket_options()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        stream = await self._anyio.connect_tcp(host, port, _connect(timeout), local_address)
-        sock = stream.get_extra_info("socket")
-        if sock is not None:
-            for option in (*self._options, *(socket_options or ())):
-                sock.setsockopt(*option)
-        return _Stream(stream)
-
-    async def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._anyio.connect_unix_socket(path, _connect(timeout)))
-
-    async def sleep(self, seconds: float) -> None:
-        await self._anyio.sleep(seconds)
+# ---- one exchange --------------------------------------------------------------------------------
 
 
 class _Content:
@@ -166,16 +154,48 @@ class _Body(httpx.AsyncByteStream):
     there is no next one.
     """
 
-    def __init__(self, stream: Any, connection: _Stream | None) -> None:
+    def __init__(
+        self,
+        got: httpcore.Response,
+        stream: Stream | None,
+        connection: httpcore.AsyncConnectionInterface,
+        pool: _Pool,
+    ) -> None:
+        self._got: Any = got.stream
         self._stream = stream
         self._connection = connection
+        self._pool = pool
+        self._chunked = False
+        self._closed = False
+        if stream is not None:
+            fields = {name.lower(): value for name, value in got.headers}
+            lengths = fields.keys() & {b"content-length", b"transfer-encoding"}
+            bare = got.status in (204, 304)
+            self._chunked = b"transfer-encoding" in lengths and not bare
+            given = int(fields[b"content-length"]) if lengths == {b"content-length"} else None
+            stream.expect(0 if bare else given)
+            stream.clock = CLOCK.get()
+            # Two lengths: read by one of them, a proxy between may go by the other.
+            stream.spent = len(lengths) == 2
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        stream = self._stream
         try:
-            async for data in self._stream:
+            if self._chunked and stream is not None:
+                body = ChunkedBody()
+                while not body.done:
+                    received = await stream.receive()
+                    if data := body.feed(received):
+                        yield data
+                    if not received:
+                        body.close()
+                    if body.error is not None:
+                        raise body.error
+                stream.end_chunks(body.rest)
+            async for data in self._got:
                 yield data
-            if self._connection is not None and self._has_more():
-                self._connection.spent = True
+            if stream is not None and stream.has_more():
+                stream.spent = True
         except httpcore.NetworkError as error:
             raise httpx.ReadError(str(error)) from error
         except httpcore.TimeoutException as error:
@@ -183,16 +203,13 @@ class _Body(httpx.AsyncByteStream):
         except httpcore.RemoteProtocolError as error:
             raise httpx.RemoteProtocolError(str(error)) from error
 
-    def _has_more(self) -> bool:
-        try:
-            # Of all that httpcore has there is no public way to h11's `trailing_data`.
-            more, ended = self._stream._stream._connection._h11_state.trailing_data
-        except AttributeError:
-            return True  # another httpcore: slow, but safe
-        return bool(more) or ended or self._connection.has_unread_record()  # type: ignore[union-attr]
-
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        if self._closed:
+            return
+        self._closed = True
+        with anyio.CancelScope(shield=True):
+            await self._got.aclose()
+            await self._pool.give_back(self._connection)
 
 
 # Most specific first: the classes of httpx that stand for those of httpcore.
@@ -217,12 +234,12 @@ class PoolTransport(httpx.AsyncBaseTransport):
     def __init__(self, *, ssl_context: ssl.SSLContext | None, proxy: str | None = None) -> None:
         options: dict[str, Any] = {
             "ssl_context": ssl_context,
-            "max_connections": MAX_CONNECTIONS,
-            "max_keepalive_connections": MAX_KEPT,
             "keepalive_expiry": KEPT_SECONDS,
-            "network_backend": _Backend(),
+            "network_backend": Backend(),
         }
-        self._pool = _proxied(proxy, options) if proxy else httpcore.AsyncConnectionPool(**options)
+        self._pool = _Pool(
+            _proxied(proxy, options) if proxy else httpcore.AsyncConnectionPool(**options)
+        )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
@@ -236,23 +253,31 @@ class PoolTransport(httpx.AsyncBaseTransport):
             extensions=request.extensions,
         )
         try:
-            got = await self._pool.handle_async_request(sent)
+            connection, got = await self._send(sent)
         except tuple(known for known, _ in _EXCEPTIONS) as error:
             meant = next(theirs for known, theirs in _EXCEPTIONS if isinstance(error, known))
             raise meant(str(error), request=request) from error
-        found = got.extensions.get("network_stream")
-        stream = found if isinstance(found, _Stream) else None
-        if stream is not None:
-            stream.clock = CLOCK.get()
-            names = {name.lower() for name, _ in got.headers}
-            # Two lengths: read by one of them, a proxy between may go by the other.
-            stream.spent = names >= {b"content-length", b"transfer-encoding"}
+        stream = got.extensions.get("network_stream")
         return httpx.Response(
             status_code=got.status,
             headers=got.headers,
-            stream=_Body(got.stream, stream),
+            stream=_Body(
+                got, stream if isinstance(stream, Stream) else None, connection, self._pool
+            ),
             extensions=got.extensions,
         )
+
+    async def _send(
+        self, request: httpcore.Request
+    ) -> tuple[httpcore.AsyncConnectionInterface, httpcore.Response]:
+        connection = await self._pool.take(request.url.origin)
+        try:
+            return connection, await connection.handle_async_request(request)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await connection.aclose()
+                await self._pool.give_back(connection)
+            raise
 
     async def aclose(self) -> None:
         await self._pool.aclose()
@@ -265,6 +290,8 @@ def _proxied(proxy: str, options: dict[str, Any]) -> httpcore.AsyncConnectionPoo
     )
     if given.url.scheme in ("socks5", "socks5h"):
         return httpcore.AsyncSOCKSProxy(proxy_url=url, proxy_auth=given.raw_auth, **options)
+    if given.url.scheme == "https":
+        options = {**options, "proxy_ssl_context": options["ssl_context"]}
     return httpcore.AsyncHTTPProxy(
         proxy_url=url, proxy_auth=given.raw_auth, proxy_headers=given.headers.raw, **options
     )

@@ -19,24 +19,26 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar, copy_context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
+from anyio.lowlevel import EventLoopToken
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["iterate", "run"]
+__all__ = ["CLOSE_WAIT", "Owner", "is_waiting", "iterate", "owned", "post", "run"]
 
 T = TypeVar("T")
 
 # Lists that may wait for a slow consumer before the reader waits for it: back-pressure.
 _AHEAD: Final = 16
 # Seconds that leaving early waits for the stream to be closed on the other side.
-_CLOSE_WAIT: Final = 5.0
+CLOSE_WAIT: Final = 5.0
 # Seconds after which a wait is begun anew: a signal that comes just before it is seen no sooner.
 _TURN: Final = 1.0
 
@@ -75,7 +77,7 @@ class _Background:
     def stop(self) -> None:
         """Cancel what still runs and wait for the end."""
         self.loop.call_soon_threadsafe(self.group.cancel_scope.cancel)
-        self.thread.join(_CLOSE_WAIT)
+        self.thread.join(CLOSE_WAIT)
 
 
 _lock = threading.Lock()
@@ -132,6 +134,8 @@ class _Job:
         self._background: _Background | None = None
         self._scope: anyio.CancelScope | None = None
         self._process = os.getpid()
+        self._cancelled = False
+        self.owner: Owner | None = None
 
     def start(self) -> None:
         background = _get_background()
@@ -141,7 +145,12 @@ class _Job:
                 "wait for itself; await the async method, or call it in a thread of its own"
             )
         self._background = background
-        background.loop.call_soon_threadsafe(self._begin)
+        owner = _owner.get()
+        if owner is not None:
+            owner.take(self)
+        context = copy_context()
+        context.run(_waiting.set, (*_waiting.get(), threading.get_ident()))
+        background.loop.call_soon_threadsafe(self._begin, context=context)
 
     def answer(self) -> Any:
         """Wait for the next answer."""
@@ -165,7 +174,7 @@ class _Job:
             self._cancel()  # the garbage collector found it there
             return
         self.call_soon(self._cancel)
-        last = time.monotonic() + _CLOSE_WAIT
+        last = time.monotonic() + CLOSE_WAIT
         with suppress(Empty, KeyboardInterrupt):
             while not isinstance(self.answers.get(timeout=max(last - time.monotonic(), 0)), _End):
                 pass
@@ -173,6 +182,8 @@ class _Job:
     # Callbacks of the loop, which runs them in the order in which they were asked for.
 
     def _begin(self) -> None:
+        if self._cancelled:
+            return
         try:
             sniffio = sys.modules.get("sniffio")
             if sniffio is not None:  # the calling thread's context may say trio
@@ -181,13 +192,19 @@ class _Job:
             assert self._background is not None
             self._background.group.start_soon(self._run)
         except Exception as error:
-            self.answers.put(_End(error=error))
+            self._over(_End(error=error))
 
     def _cancel(self) -> None:
+        self._cancelled = True
         if self._scope is None:
-            self.answers.put(_End())  # it was never begun, and will not be
+            self._over(_End(error=RuntimeError(_CANCELLED)))  # it was not begun, and will not be
         else:
             self._scope.cancel()
+
+    def _over(self, end: _End) -> None:
+        self.answers.put(end)
+        if self.owner is not None:
+            self.owner.jobs.discard(self)
 
     async def _run(self) -> None:
         assert self._scope is not None
@@ -195,12 +212,80 @@ class _Job:
         try:
             with self._scope:
                 end = _End(await self._function())
+            if self._scope.cancelled_caught:  # read only by a thread that was left to itself
+                end = _End(error=RuntimeError(_CANCELLED))
         except Exception as error:
             end = _End(error=error)
         except (KeyboardInterrupt, SystemExit) as error:
             end = _End(error=error)  # for the caller, not for the loop
         finally:
-            self.answers.put(end)
+            self._over(end)
+
+
+# ---- who made a call -----------------------------------------------------------------------------
+
+_CANCELLED: Final = "the run that made this call was cancelled"
+
+
+class Owner:
+    """The jobs of the sync calls that one context makes, until it is `over`."""
+
+    def __init__(self) -> None:
+        self.jobs: set[_Job] = set()
+        self._over = False
+
+    def take(self, job: _Job) -> None:
+        job.owner = self
+        self.jobs.add(job)
+        if self._over:
+            self.jobs.discard(job)
+            raise RuntimeError(_CANCELLED)
+
+    async def end(self) -> None:
+        """Cancel the jobs, and wait until they are gone. They end on another loop: it is asked
+        again and again whether they have, which cannot fail, and not for long."""
+        self._over = True
+        with anyio.move_on_after(CLOSE_WAIT, shield=True):
+            while self.jobs:
+                for job in list(self.jobs):
+                    job.call_soon(job._cancel)
+                await anyio.sleep(0.01)
+
+
+_owner: ContextVar[Owner | None] = ContextVar("streamfold_owner", default=None)
+_waiting: ContextVar[tuple[int, ...]] = ContextVar("streamfold_waiting", default=())
+
+
+@asynccontextmanager
+async def owned(owner: Owner | None = None) -> AsyncGenerator[None, None]:
+    """When this block is cancelled, so are the sync calls made in its context: those of a thread
+    that it waits for. Calls that such a thread makes later are refused with a RuntimeError."""
+    owner = owner or Owner()
+    token = _owner.set(owner)
+    try:
+        yield
+    except anyio.get_cancelled_exc_class():
+        await owner.end()
+        raise
+    finally:
+        _owner.reset(token)
+
+
+def is_waiting(thread: int) -> bool:
+    """Whether the thread with this id waits in a sync call for what runs here."""
+    return thread in _waiting.get()
+
+
+def post(token: EventLoopToken, function: Callable[[], object]) -> None:
+    """Have `function` called in the loop of `token`, from any thread, without waiting. A loop that
+    is closed needs to know nothing any more."""
+    native: Any = token.native_token
+    soon = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
+    with suppress(RuntimeError):
+        soon(function)
+
+
+# ---- one call ------------------------------------------------------------------------------------
 
 
 def run(function: Callable[..., Awaitable[T]], *args: Any) -> T:

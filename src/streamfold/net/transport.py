@@ -8,8 +8,8 @@ leaves is an error of the tree that carries what had arrived.
 from __future__ import annotations
 
 import json
-import logging
 import math
+import os
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
@@ -25,7 +25,6 @@ from ..errors import (
     ConfigurationError,
     ConnectError,
     ProviderError,
-    RateLimitError,
     RedirectRefusedError,
     SizeLimitError,
     StreamfoldError,
@@ -35,28 +34,40 @@ from ..errors import (
     provider_error,
 )
 from ..limits import Limits, Timeouts
-from ..secret import redact
+from ..secret import Secret, redact
 from ..wire.codec import Decoder, error_fields
 from ..wire.google_status import status_pause
 from ..wire.request import HTTPRequest
-from .auth import Key, Signer, auth_headers, secret_values
+from .auth import Key, Signer, auth_headers, revealed
 from .clients import Connections
 from .clock import CLOCK, Clock
-from .retry import MAX_SERVER_PAUSE, pause_before, retry_after, should_retry_header
+from .foreign import as_httpx
+from .in_flight import InFlight
+from .log import exchange, log
+from .meter import FREE, Meter, Turn
+from .retry import (
+    budget_of,
+    pause_before,
+    retry_after,
+    should_retry_header,
+)
 
 __all__ = ["Call", "stream_batches"]
 
 T = TypeVar("T")
 
-log = logging.getLogger("streamfold")
-
 _PIECE: Final = 64 * 1024  # bytes that decompression makes at a time
 _CLOSE_SECONDS: Final = 2.0  # the longest that closing a connection may take
 
 
+def _new_idempotency_key() -> str:
+    return f"streamfold-{os.urandom(16).hex()}"
+
+
 class Call(msgspec.Struct, kw_only=True):
     """Everything that one call needs. `decoder` makes the state for one attempt; `start_hint` says
-    how to start the server, where it is one that users run themselves."""
+    how to start the server, where it is one that users run themselves; `idempotency_key` is the
+    same in all attempts, so that a server which knows such keys acts once."""
 
     request: HTTPRequest
     base_url: str
@@ -68,38 +79,73 @@ class Call(msgspec.Struct, kw_only=True):
     stream: bool = True
     auth: str | None = None
     key: Key | None = None
-    headers: dict[str, str] = {}
+    headers: dict[str, str | Secret] = {}
     query: dict[str, str] = {}
     provider: str = ""
     model: str = ""
     start_hint: str = ""
-    limiter: Any = None  # a RateLimiter: asked before every request
+    statuses: dict[int, str] = {}  # of this vendor alone: the word for what each means
+    meter: Meter | None = None  # asked before every request, and told what it used
+    in_flight: InFlight | None = None
+    tell_retry: Callable[[dict[str, Any]], Awaitable[None]] | None = None
+    idempotency_key: str = msgspec.field(default_factory=_new_idempotency_key)
 
 
-async def stream_batches(call: Call) -> AsyncGenerator[list[AIMessageChunk], None]:
+def stream_batches(call: Call) -> AsyncGenerator[list[AIMessageChunk], None]:
     """The chunks of one call, a list per network read. Raises errors of the tree, with `.partial`.
 
     Failures before the first chunk are retried as `retry.py` says.
     """
+    return _tries(call) if call.in_flight is None else _in_turn(call, call.in_flight)
+
+
+async def _in_turn(call: Call, in_flight: InFlight) -> AsyncGenerator[list[AIMessageChunk], None]:
+    """The same once there is a place for the call, which it holds until it is closed."""
     clock = Clock(call.timeouts)
+    await _within_total(clock, in_flight.acquire())
+    try:
+        async with aclosing(_tries(call, clock)) as batches:
+            async for batch in batches:
+                yield batch
+    finally:
+        in_flight.release()
+
+
+async def _tries(
+    call: Call, clock: Clock | None = None
+) -> AsyncGenerator[list[AIMessageChunk], None]:
+    clock = clock or Clock(call.timeouts)
     received: list[AIMessageChunk] = []
-    attempt = 0
+    budget = budget_of(call.connections, call.base_url)
+    attempt = cost = 0
     while True:
+        turn: Turn = FREE
+        failure: StreamfoldError | None = None
+        whole = False
         try:
-            async with aclosing(_attempt(call, clock)) as batches:
+            if call.meter is not None:
+                turn = await _within_total(clock, call.meter.turn())
+            async with aclosing(_attempt(call, clock, turn)) as batches:
                 async for batch in batches:
                     received.extend(batch)
+                    turn.heard(batch)
                     yield batch
-            _settle(call.limiter, received)
+                    turn.check()
+            whole = True
+            budget.earn(cost)
             return
         except StreamfoldError as error:
-            if isinstance(error, RateLimitError) and error.retry_after is not None:
-                _back_off(call.limiter, error.retry_after)
+            failure = error
+            await turn.refused(error)
             if received:
                 error.partial = partial_message(received, "error")
                 raise
             pause = pause_before(error, attempt, call.max_retries, clock.total_left())
             if pause is None:
+                raise
+            cost = budget.spend(error)
+            if not cost:
+                log.info("%s: too many calls have failed to try this one again", call.provider)
                 raise
             log.info(
                 "%s: attempt %d failed (%s); again in %.2f s",
@@ -109,23 +155,11 @@ async def stream_batches(call: Call) -> AsyncGenerator[list[AIMessageChunk], Non
                 pause,
             )
             attempt += 1
+            if call.tell_retry is not None:
+                await call.tell_retry({"attempt": attempt, "error": error, "pause": pause})
+        finally:
+            turn.over(failure, whole=whole)
         await anyio.sleep(pause)
-
-
-def _settle(limiter: Any, received: list[AIMessageChunk]) -> None:
-    """Tell a limiter that counts tokens what the request has really used."""
-    correct = getattr(limiter, "correct", None)
-    if correct is not None:
-        usage = fold_events(event for c in received for event in c.events).usage_metadata
-        if usage is not None:
-            correct(usage)
-
-
-def _back_off(limiter: Any, seconds: float) -> None:
-    """The vendor asks to wait: so do all who share the limiter."""
-    back_off = getattr(limiter, "back_off", None)
-    if back_off is not None and seconds <= MAX_SERVER_PAUSE:
-        back_off(seconds)
 
 
 def partial_message(chunks: list[AIMessageChunk], finish_reason: str) -> Any:
@@ -134,7 +168,9 @@ def partial_message(chunks: list[AIMessageChunk], finish_reason: str) -> Any:
     return fold_events(events).to_message(finish_reason)
 
 
-async def _attempt(call: Call, clock: Clock) -> AsyncGenerator[list[AIMessageChunk], None]:
+async def _attempt(
+    call: Call, clock: Clock, turn: Turn
+) -> AsyncGenerator[list[AIMessageChunk], None]:
     auth: dict[str, str] = {}
     secrets: list[str] = []
     decoder = call.decoder()
@@ -142,13 +178,18 @@ async def _attempt(call: Call, clock: Clock) -> AsyncGenerator[list[AIMessageChu
     source: AsyncIterator[bytes] | None = None
     reads: AsyncIterator[bytes] | None = None
     failure: StreamfoldError | None = None
+    whole = False
+    logged = exchange(call.provider, call.model)
     try:
-        if call.limiter is not None:
-            await _within_total(clock, call.limiter.aacquire(blocking=True))
         clock.send()
         auth, secrets = await _within_total(clock, auth_headers(call.auth, call.key))
-        secrets = [*secrets, *secret_values(call.headers)]
+        given, hidden = revealed(call.headers)
+        auth = {**given, **auth}
+        secrets.extend(hidden)
+        logged.sent(call.base_url.rstrip("/") + call.request.path, len(call.request.body))
         response = await _send(call, clock, auth, secrets)
+        logged.answered(response.status_code, _request_id(response, secrets))
+        turn.answered(response.headers)
         source = aiter(response.stream)  # type: ignore[arg-type]
         reads = _reads(call, clock, response, source)
         if not 200 <= response.status_code < 204:
@@ -158,6 +199,7 @@ async def _attempt(call: Call, clock: Clock) -> AsyncGenerator[list[AIMessageChu
                 clock.content()
                 yield batch
         failure = decoder.error
+        whole = failure is None
     except StreamfoldError as error:
         failure = error
     except httpx.HTTPError as error:
@@ -169,6 +211,7 @@ async def _attempt(call: Call, clock: Clock) -> AsyncGenerator[list[AIMessageChu
             _finish_error(failure, call, response, secrets)
         auth.clear()  # a traceback shows what this frame held
         secrets.clear()
+        logged.over(failure, whole=whole)
         if response is not None:
             with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
                 await response.aclose()
@@ -216,8 +259,8 @@ async def _send(
             "content-type": "application/json",
             "accept": "text/event-stream" if call.stream else "application/json",
             "accept-encoding": "identity",
+            "idempotency-key": call.idempotency_key,
             **call.request.headers,
-            **call.headers,
             **auth,
         },
         timeout=_httpx_timeout(clock),
@@ -240,10 +283,11 @@ async def _send(
         CLOCK.reset(token)
 
 
-def _httpx_timeout(clock: Clock) -> httpx.Timeout:
-    """For a caller's own client; our own connections ask the clock."""
+def _httpx_timeout(clock: Clock) -> tuple[float | None, float | None, float | None, None]:
+    """Connect, read, write and pool, for a caller's own client; our own connections ask the clock.
+    A tuple, because not every client knows httpx's type."""
     left = clock.left()
-    return httpx.Timeout(left, connect=clock.connect_left(), pool=None)
+    return clock.connect_left(), left, left, None
 
 
 async def _limited(clock: Clock, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -253,6 +297,11 @@ async def _limited(clock: Clock, function: Callable[..., Any], *args: Any, **kwa
             return await function(*args, **kwargs)
     except TimeoutError:
         raise httpx.ReadTimeout("the time limit has passed") from None
+    except Exception as error:
+        known = as_httpx(error)
+        if known is None:
+            raise
+        raise known from None
 
 
 # ---- reading -------------------------------------------------------------------------------------
@@ -305,7 +354,7 @@ async def _peek(reads: AsyncIterator[bytes], kind: str, decoder: Decoder) -> tup
     head = b""
     async for data in reads:
         head += data
-        if head.strip():
+        if len(head) > _PIECE or head.strip():  # blanks without end tell nothing
             break
     start = head.lstrip().removeprefix(b"\xef\xbb\xbf")[:1]
     if start == b"<" or "html" in kind:
@@ -407,12 +456,11 @@ async def _status_error(
         status=status,
         type=type or response.headers.get("x-amzn-errortype", "").partition(":")[0] or None,
         code=code,
+        means=call.statuses.get(status),
+        decision=should_retry_header(response.headers),
         body=body.decode("utf-8", "replace"),
         request_id=body_id,
     )
-    decision = should_retry_header(response.headers)
-    if decision is not None:
-        error.retryable = decision
     error.retry_after = retry_after(response.headers) or pause
     return error
 
@@ -463,6 +511,12 @@ def _vendor_error(
 _REQUEST_IDS: Final = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
 
 
+def _request_id(response: httpx.Response, secrets: list[str]) -> str | None:
+    """The vendor's name for the request, as it is in the headers."""
+    found = (response.headers.get(name) for name in _REQUEST_IDS)
+    return next((redact(id, secrets) for id in found if id), None)
+
+
 def _finish_error(
     error: StreamfoldError, call: Call, response: httpx.Response | None, secrets: list[str]
 ) -> None:
@@ -476,8 +530,7 @@ def _finish_error(
             if isinstance(value, str):
                 setattr(error, field, redact(value, secrets))
         if error.request_id is None and response is not None:
-            found = (response.headers.get(name) for name in _REQUEST_IDS)
-            error.request_id = next((redact(id, secrets) for id in found if id), None)
+            error.request_id = _request_id(response, secrets)
     if isinstance(error, StreamInterruptedError):
         error.retryable = True
 

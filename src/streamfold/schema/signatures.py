@@ -41,7 +41,7 @@ def function_schema(function: Callable[..., Any]) -> tuple[JSONSchema, dict[str,
     properties: dict[str, JSONSchema] = {}
     required: list[str] = []
     kinds: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
+    for name, parameter in _signature(function, where).parameters.items():
         if name in _INJECTED or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         kinds[name] = _annotation(parameter, hints, where)
@@ -57,6 +57,15 @@ def function_schema(function: Callable[..., Any]) -> tuple[JSONSchema, dict[str,
     if required:
         whole["required"] = required
     return builder.finished(whole), kinds, text
+
+
+def _signature(function: Callable[..., Any], where: str) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError:  # some that are written in C have none
+        raise ConfigurationError(
+            f"{where}() does not say which arguments it has: expected a function with annotations"
+        ) from None
 
 
 def _annotation(parameter: inspect.Parameter, hints: dict[str, Any], where: str) -> Any:

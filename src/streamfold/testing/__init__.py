@@ -13,7 +13,8 @@ No key, no network, and the same answer every time; the program under test runs 
 
 `EmbeddedProvider` answers by rules or by a script, `ReplayServer` with what a real provider once
 sent, cut into reads as you like, and `LoopbackServer` with whatever you write. All of them serve
-sync, asyncio and trio programs alike.
+sync, asyncio and trio programs alike, and of each the next replies can be spoilt: cut off, stalled,
+slowed down, refused or malformed (`streamfold.testing.faults`).
 """
 
 from __future__ import annotations

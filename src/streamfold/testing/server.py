@@ -15,6 +15,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from http import HTTPStatus
@@ -24,7 +25,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 import orjson
 
-__all__ = ["Handler", "LoopbackServer", "Reply", "Request"]
+__all__ = ["Fault", "Handler", "LoopbackServer", "Reply", "Request"]
 
 # A request head longer than this is nobody's: real ones stay under 8 KiB.
 HEAD_BYTES = 64 * 1024
@@ -87,6 +88,8 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 Handler: TypeAlias = Callable[[Request], Reply]
+#: Makes a reply worse: see `streamfold.testing.faults`.
+Fault: TypeAlias = Callable[[Reply], Reply]
 
 
 class LoopbackServer:
@@ -110,6 +113,7 @@ class LoopbackServer:
         self.open_connections = 0
         self.abandoned = 0
         self._handler = handler
+        self._faults: deque[Fault | None] = deque()
         self._request_log = request_log
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -144,6 +148,14 @@ class LoopbackServer:
             self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
         self._thread = self._loop = self._stopping = None
+
+    def inject(self, *faults: Fault | None) -> None:
+        """Spoil the next replies: a fault for each, in this order; None leaves one as it is.
+
+        Further calls add to what is left. The faults there are, and how to write others, is in
+        `streamfold.testing.faults`.
+        """
+        self._faults.extend(faults)
 
     def wait_for(self, condition: Callable[[], bool], timeout: float = 5.0) -> None:
         """Block until `condition()` holds; it is asked anew whenever the server's log changes.
@@ -259,7 +271,9 @@ class LoopbackServer:
             self.requests.append(request)
         self._log()
         try:
-            return self._handler(request)
+            reply = self._handler(request)
+            fault = self._faults.popleft() if self._faults else None
+            return reply if fault is None else fault(reply)
         except Exception as error:
             self.failures.append(error)
             return Reply(status=500, body=f"the handler failed: {error!r}".encode())

@@ -11,10 +11,10 @@ from itertools import groupby
 from typing import Any, Final, NoReturn
 
 from ..coercion import shown
-from ..content import KNOWN_BLOCK_TYPES, Block, standard_block
+from ..content import KNOWN_BLOCK_TYPES, Block
 from ..errors import ConfigurationError
 from ..messages import AIMessage, SystemMessage, ToolMessage
-from .encoding import Dropped, Turn, native_value, other_fields, turns, unknown_part
+from .encoding import Dropped, Turn, encoded, native_value, other_fields, turns, unknown_part
 from .media import decoded_text, media, media_type, unpacked
 from .request import ChatRequest
 
@@ -173,15 +173,11 @@ def _block(block: Block, turn: Turn) -> Block | None:
     kind = block.get("type")
     if kind in NATIVE_BLOCKS or (kind == "image" and "source" in block):
         return block
-    if kind in ("image_url", "input_audio") or (kind == "file" and "file" in block):
-        block = standard_block(block)
-        kind = block["type"]
     if kind in _INPUT_ONLY and isinstance(turn.message, AIMessage):
         turn.dropped.note(f"{kind} block in an assistant message")
         return None
-    encoder = _BLOCKS.get(str(kind))
-    if encoder is not None:
-        return encoder(block, turn)
+    if kind in _BLOCKS:
+        return encoded(_BLOCKS, block, turn)
     if kind not in KNOWN_BLOCK_TYPES:
         unknown_part(block, DIALECT, NATIVE_BLOCKS)
     turn.dropped.note(f"{kind} block")

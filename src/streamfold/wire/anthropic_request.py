@@ -6,7 +6,7 @@ sent:
 - System messages, wherever they stand, in order as the top-level `system`.
 - Tool results as `tool_result` blocks at the head of one user message, together with what the user
   says next: the API wants all results of a turn there. Other messages stay apart.
-- Standard blocks as Anthropic's, OpenAI's parts translated, Anthropic's own blocks as they are.
+- Standard blocks as Anthropic's, others' translated, Anthropic's own blocks as they are.
   Signatures, citations and native types come from `extras`, where the decoder put them.
 - Blank text blocks are left out where there is other content, and so are assistant messages with
   no content: the API rejects both. Reasoning without a signature cannot be sent back.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Any, Final
 
-from ..content import KNOWN_BLOCK_TYPES, Block, standard_block
+from ..content import KNOWN_BLOCK_TYPES, Block
 from ..errors import ConfigurationError
 from ..messages import AIMessage, SystemMessage, ToolMessage
 from .bedrock_media import (
@@ -25,7 +25,7 @@ from .bedrock_media import (
     leave_out,
     with_names,
 )
-from .encoding import Dropped, Turn, native_value, turns, unknown_part
+from .encoding import Dropped, Turn, encoded, native_value, turns, unknown_part
 from .request import ChatRequest
 
 __all__ = ["cache_point", "conversation", "without_tools"]
@@ -68,7 +68,7 @@ def conversation(
     system: list[Block] = []
     said: list[tuple[str, list[Block]]] = []
     for plain in turns(request, dropped):
-        turn = _Turn(plain.message, plain.own, plain.answered, dropped, model)
+        turn = _Turn(plain.message, plain.own, plain.answered, dropped, plain.past, model)
         blocks = _marked(_message_blocks(turn), turn)
         if isinstance(turn.message, SystemMessage):
             system.extend(_system_block(block) for block in blocks if not _is_blank(block))
@@ -198,19 +198,15 @@ def _block(block: Block, turn: _Turn) -> list[Block]:
         return [{kind: block[kind]}]  # as LangChain writes the API's own
     if kind is None and block.keys() & NATIVE_BLOCKS:
         return [block]
-    if kind in ("image_url", "input_audio") or (kind == "file" and "file" in block):
-        block = standard_block(block)
-        kind = block["type"]
     if kind in _INPUT_ONLY and isinstance(turn.message, AIMessage) and not turn.own:
         turn.dropped.note(f"{kind} block in an assistant message")
         return []
-    encoder = _BLOCKS.get(str(kind))
-    if encoder is None:
+    if kind not in _BLOCKS:
         if kind not in KNOWN_BLOCK_TYPES:
             unknown_part(block, DIALECT, NATIVE_BLOCKS)
         turn.dropped.note(f"{kind} block")
         return []
-    sent = encoder(block, turn)
+    sent = encoded(_BLOCKS, block, turn)
     mark = {**block, **(block.get("extras") or {})}.get("cache_control")
     return [] if sent is None else [sent] if mark is None else [sent, cache_point(mark)]
 

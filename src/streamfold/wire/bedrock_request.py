@@ -6,7 +6,7 @@ botocore. What is sent:
 - System messages, wherever they stand, in order as the top-level `system`.
 - Messages of one role in a row as one message, since the API wants roles to alternate, tool results
   first. Texts of nothing but white space join their neighbours, for the API rejects them.
-- Standard blocks as the API's, OpenAI's parts translated, the API's own blocks as they are.
+- Standard blocks as the API's, others' translated, the API's own blocks as they are.
   Signatures, citations and native types come from `extras`, where the decoder put them.
 - A `cache_control` mark as a `cachePoint` after what it marks.
 - What only one maker's models know (`thinking`, `top_k`, ...) in `additionalModelRequestFields`.

@@ -3,7 +3,7 @@
 Reference: https://docs.cohere.com/v2/reference/chat and the types of the vendor's SDK. What is
 sent:
 
-- Standard blocks as Cohere's, OpenAI's parts translated, Cohere's own (`thinking`, `image_url`,
+- Standard blocks as Cohere's, others' translated, Cohere's own (`thinking`, `image_url`,
   `document`) as they are. A message of one plain text is sent as a str.
 - A text document inside a tool result as a `document`, which the model can cite; elsewhere as text,
   for documents belong in the parameter `documents`.
@@ -23,12 +23,13 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from ..coercion import shown
-from ..content import KNOWN_BLOCK_TYPES, Block, standard_block
+from ..content import KNOWN_BLOCK_TYPES, Block
 from ..errors import ConfigurationError
 from ..messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 from .encoding import (
     Dropped,
     Turn,
+    encoded,
     function_tool,
     json_bytes,
     json_text,
@@ -208,14 +209,10 @@ def _is_plain(part: Block) -> bool:
 def _part(block: Block, turn: Turn) -> Block | None:
     """A block as a part of a message; None if it has no place there."""
     kind = str(block.get("type"))
-    if kind in ("image_url", "input_audio") or (kind == "file" and "file" in block):
-        block = standard_block(block)  # OpenAI's parts
-        kind = block["type"]
-    elif kind in NATIVE_PARTS:
+    if kind in NATIVE_PARTS:
         return block
-    encoder = _PARTS.get(kind)
-    if encoder is not None:
-        return encoder(block, turn)
+    if kind in _PARTS:
+        return encoded(_PARTS, block, turn)
     if kind not in KNOWN_BLOCK_TYPES:
         unknown_part(block, DIALECT, NATIVE_PARTS)
     turn.dropped.note(f"{kind} block in a {turn.message.role} message")

@@ -4,8 +4,8 @@ reckoning of what cannot be sent."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, NoReturn, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -15,6 +15,7 @@ from ..coercion import nearest, shown
 from ..content import KNOWN_BLOCK_TYPES, Block
 from ..errors import ConfigurationError
 from ..messages import BaseMessage, HumanMessage, ToolMessage
+from ..parts import portable
 from .media import refuse_urls
 from .request import ChatRequest
 
@@ -24,6 +25,7 @@ __all__ = [
     "FunctionTool",
     "ToolChoice",
     "Turn",
+    "encoded",
     "function_tool",
     "json_bytes",
     "json_text",
@@ -35,6 +37,8 @@ __all__ = [
     "turns",
     "unknown_part",
 ]
+
+T = TypeVar("T")
 
 # ---- JSON ----------------------------------------------------------------------------------------
 
@@ -122,12 +126,14 @@ class Turn(msgspec.Struct, frozen=True):
 
     `own` is False for an answer of another provider, or of another API of its. `answered` holds
     the ids of the calls that have results: the APIs reject an unreadable call that nothing answers.
+    `past` is True for what was said before such an answer, and so to another model.
     """
 
     message: BaseMessage
     own: bool
     answered: frozenset[str]
     dropped: Dropped
+    past: bool
 
 
 def turns(request: ChatRequest, dropped: Dropped) -> list[Turn]:
@@ -140,12 +146,26 @@ def turns(request: ChatRequest, dropped: Dropped) -> list[Turn]:
         refuse_urls(request.messages, request.provider)
     answered = _answered_calls(request.messages)
     is_response = dropped.dialect == RESPONSES
-    messages = [_with_mark(message, request, dropped.dialect) for message in request.messages]
+    messages = [_readable(message, dropped.dialect) for message in request.messages]
+    messages = [_with_mark(message, request, dropped.dialect) for message in messages]
     said = [(message, _is_own(message, request, is_response)) for message in messages]
     for message, own in said:
         if not own and _is_signed(message):
             dropped.note("signatures of another provider")
-    return [Turn(message, own, answered, dropped) for message, own in _handed_on(said)]
+    last = max((place for place, (_, own) in enumerate(said) if not own), default=-1)
+    return [
+        Turn(message, own, answered, dropped, place < last)
+        for place, (message, own) in enumerate(_handed_on(said))
+    ]
+
+
+def _readable(message: BaseMessage, dialect: str) -> BaseMessage:
+    """A message whose parts are in the standard form or the dialect's own."""
+    if not isinstance(message.content, list):
+        return message
+    parts = [portable(part, dialect) for part in message.content]
+    changed = any(new is not old for new, old in zip(parts, message.content, strict=True))
+    return replace(message, content=parts) if changed else message
 
 
 #: The dialects that read the cache mark of a message themselves.
@@ -187,7 +207,8 @@ def _handed_on(said: list[tuple[BaseMessage, bool]]) -> Iterable[tuple[BaseMessa
     asked = [place for place, (message, _) in enumerate(said) if isinstance(message, HumanMessage)]
     for place, (message, own) in enumerate(said):
         if images and isinstance(message, HumanMessage):
-            message = replace(message, content=[*images, *message.content_blocks])
+            parts = message.content if isinstance(message.content, list) else message.content_blocks
+            message = replace(message, content=[*images, *parts])
             images = []
         elif not own and asked and place < asked[-1]:
             made = [block for block in message.content_blocks if _is_image(block)]
@@ -252,6 +273,25 @@ def unknown_part(part: Block, dialect: str, native: Iterable[str]) -> NoReturn:
         f"{dialect}{nearest(kind, [*KNOWN_BLOCK_TYPES, *native])}; "
         '{"type": "non_standard", "value": {...}} passes anything on as it is'
     )
+
+
+def encoded(encoders: Mapping[str, Callable[..., T]], block: Block, turn: Turn, *more: Any) -> T:
+    """A block by the encoder of its kind.
+
+    What cannot be sent is an error; but in what was said to another model it is left out aloud, and
+    a text stands for it, so that the conversation can go on here.
+    """
+    kind = str(block.get("type"))
+    try:
+        return encoders[kind](block, turn, *more)
+    except ConfigurationError:
+        if not turn.past or kind not in _MEDIA:
+            raise
+        turn.dropped.note(f"{kind} block of an earlier {turn.message.role} message")
+        return encoders["text"]({"type": "text", "text": f"[{kind}]"}, turn, *more)
+
+
+_MEDIA: Final = frozenset({"image", "audio", "video", "file", "text-plain"})
 
 
 def native_value(block: Block, turn: Turn) -> Block | None:

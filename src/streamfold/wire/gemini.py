@@ -160,15 +160,13 @@ class Decoder(BaseDecoder):
         """No template: no two events are alike, for each has its usage."""
 
     def _short(self, complete: bytes) -> list[AIMessageChunk] | None:
-        """The chunks of events that are all short ones; None if one is not, or if something waits
-        to be told with the next one."""
+        """The short way of this dialect; None if it is not for this read, or if something waits to
+        be told with the next piece of text."""
         run = self._run
         index = None if run is None or run in self._signed else self._open.get(run)
         if index is None or run is None or run[0] != "text" or self.text_path is None:
             return None
         if self._half or self._pending or len(complete) > self.limits.event_bytes:
-            return None
-        if not (self._id and self._model):  # the next event may have what is missing
             return None
         separator, lead = self._framer.separator, b"data: "
         if separator == JSONArrayFramer.separator:

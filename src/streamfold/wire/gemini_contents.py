@@ -7,7 +7,7 @@
   caller, not if the decoder made it up.
 - A result that is a JSON object as it is, any other under `output`, or `error` for a failed call.
   Its images and files follow the results, for only some models take them inside.
-- Standard blocks as Gemini's parts, OpenAI's parts translated, Gemini's own parts (dicts without a
+- Standard blocks as Gemini's parts, others translated, Gemini's own parts (dicts without a
   `type`) as they are. Signatures and the like come from `extras`, where the decoder put them.
 - Calls of an answer that have no signature, for they were made elsewhere, get the word that Google
   gives out for this case: Gemini 3 and later reject them otherwise.
@@ -24,10 +24,10 @@ from itertools import groupby
 from typing import Any, Final
 
 from ..coercion import shown
-from ..content import KNOWN_BLOCK_TYPES, Block, standard_block
+from ..content import KNOWN_BLOCK_TYPES, Block
 from ..errors import ConfigurationError
 from ..messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
-from .encoding import Dropped, Turn, native_value, other_fields, turns, unknown_part
+from .encoding import Dropped, Turn, encoded, native_value, other_fields, turns, unknown_part
 from .media import decoded_text, media, media_type, unpacked
 from .request import ChatRequest
 
@@ -224,12 +224,8 @@ def _part(block: Block, turn: Turn) -> Block | None:
     kind = block.get("type")
     if kind is None and not NATIVE_PARTS.isdisjoint(block):
         return block
-    if kind in ("image_url", "input_audio") or (kind == "file" and "file" in block):
-        block = standard_block(block)
-        kind = block["type"]
-    encoder = _BLOCKS.get(str(kind))
-    if encoder is not None:
-        return encoder(block, turn)
+    if kind in _BLOCKS:
+        return encoded(_BLOCKS, block, turn)
     if kind not in KNOWN_BLOCK_TYPES:
         unknown_part(block, DIALECT, NATIVE_PARTS)
     turn.dropped.note(f"{kind} block")

@@ -235,20 +235,21 @@ _BUDGETS: Final = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
 
 
 def _thinking(request: ChatRequest, extra: _Extra) -> dict[str, Any]:
-    """Gemini 3 has levels of thinking, Gemini 2.5 a budget for it; neither takes both."""
+    """Gemini 3 has levels of thinking, Gemini 2.5 a budget for it; neither takes both. Who asks for
+    thoughts by the parameter that all vendors share sees them, as with those."""
     effort = request.reasoning_effort
     if effort is None or {"thinkingBudget", "thinkingLevel"} & extra.thinking.keys():
         return {}
     if effort == "none":
         return {"thinkingBudget": 0}
     if not is_before_3(request.model):
-        return {"thinkingLevel": _level(effort)}
+        return {"includeThoughts": True, "thinkingLevel": _level(effort)}
     if effort not in _BUDGETS:
         raise ConfigurationError(
             f"reasoning_effort is {effort!r}: for {request.model} expected one of none, "
             f"{', '.join(_BUDGETS)}; thinking_budget= says it in tokens"
         )
-    return {"thinkingBudget": _BUDGETS[effort]}
+    return {"includeThoughts": True, "thinkingBudget": _BUDGETS[effort]}
 
 
 # ---- tools ---------------------------------------------------------------------------------------

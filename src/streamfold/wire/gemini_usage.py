@@ -97,7 +97,8 @@ _decode = msgspec.json.Decoder(_Event).decode
 def short_chunks(
     payloads: Sequence[bytes], index: int, seen: dict[str, Any]
 ) -> list[AIMessageChunk] | None:
-    """The chunks of events; None if not all of them are short ones.
+    """The chunks of events with a piece of text for the block `index`; None if not all of them are
+    short ones.
 
     `seen["usage"]` is the usage as it was last reported: what repeats says nothing new.
     """

@@ -8,6 +8,8 @@ passed on; streamfold fetches one only for ``fetch_media=True`` (see `streamfold
 from __future__ import annotations
 
 import base64
+import re
+import reprlib
 from collections.abc import Iterable
 from typing import Final
 
@@ -32,6 +34,9 @@ MAX_BYTES: Final[dict[str, dict[str, int]]] = {
     "Responses": {"": 50 * MIB},
 }
 
+#: How base64 begins. (Reading all of a long file costs more than the vendor's refusal.)
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_\s-]{0,64}+(?![^A-Za-z0-9+/_\s=-])")
+
 #: Every type of image that some model reads. Anything else is a mistake of the caller's.
 IMAGES: Final = frozenset(
     f"image/{name}"
@@ -47,14 +52,14 @@ _READABLE: Final = {
 def media(block: Block, dialect: str, *takes: str) -> tuple[str, str]:
     """Which of `takes` (url, base64, ...) a media block has, and its value.
 
-    Raises ConfigurationError if it has none of them, or more data than the vendor takes.
+    Raises ConfigurationError if it has none of them, data that is no base64, or more of it than the
+    vendor takes.
     """
     for kind in takes:
         if block.get(kind):
-            value = str(block[kind])
             if kind == "base64":
-                _check_size(block, dialect, value)
-            return kind, value
+                _check_data(block, dialect)
+            return kind, str(block[kind])
     raise ConfigurationError(
         f"the {block.get('type')} block {shown(block)} cannot be sent: {dialect} expects "
         f"{' or '.join(takes)} in it{_about_url(block)}"
@@ -67,13 +72,19 @@ def _about_url(block: Block) -> str:
     return " and fetches no such URL; fetch_media=True has streamfold fetch it and send the bytes"
 
 
-def _check_size(block: Block, dialect: str, data: str) -> None:
+def _check_data(block: Block, dialect: str) -> None:
+    kind, data = block.get("type"), block["base64"]
+    if not isinstance(data, str) or not _BASE64.match(data):
+        raise ConfigurationError(
+            f"the {kind} block has {reprlib.repr(data)} as its base64: expected base64 text and no "
+            "data: before it; image_block(), file_block() and so on make blocks of bytes and files"
+        )
     limits = MAX_BYTES.get(dialect, {})
-    limit = limits.get(str(block.get("type")), limits.get(""))
+    limit = limits.get(str(kind), limits.get(""))
     size = len(data) * 3 // 4
     if limit is not None and size > limit:
         raise ConfigurationError(
-            f"the {block.get('type')} block has {size / MB:.1f} MB: {dialect} takes at most "
+            f"the {kind} block has {size / MB:.1f} MB: {dialect} takes at most "
             f"{limit / MB:.1f} MB in one"
         )
 

@@ -24,12 +24,13 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from ..coercion import shown
-from ..content import KNOWN_BLOCK_TYPES, Block, standard_block
+from ..content import KNOWN_BLOCK_TYPES, Block
 from ..errors import ConfigurationError
 from ..messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 from .encoding import (
     Dropped,
     Turn,
+    encoded,
     function_tool,
     json_bytes,
     merged,
@@ -275,12 +276,9 @@ def _parts(turn: Turn) -> _Parts:
 
 def _block(block: Block, turn: Turn, parts: _Parts) -> None:
     kind = str(block.get("type"))
-    if kind in ("image_url", "input_audio") or (kind == "file" and "file" in block):
-        block = standard_block(block)  # OpenAI's parts
-        kind = block["type"]
-    reader = (_ANSWER_BLOCKS if isinstance(turn.message, AIMessage) else _BLOCKS).get(kind)
-    if reader is not None:
-        reader(block, turn, parts)
+    readers = _ANSWER_BLOCKS if isinstance(turn.message, AIMessage) else _BLOCKS
+    if kind in readers:
+        encoded(readers, block, turn, parts)
     elif kind in KNOWN_BLOCK_TYPES:
         whose = "an assistant" if isinstance(turn.message, AIMessage) else f"a {turn.message.role}"
         turn.dropped.note(f"{kind} block in {whose} message")

@@ -262,7 +262,7 @@ class Decoder(BaseDecoder):
             self._transcript.append(str(value["transcript"]))
 
     def _images(self, value: Any, delta: dict[str, Any]) -> None:
-        from ..content import standard_block
+        from ..parts import standard_block
 
         for part in value if _is_list(value) else ():
             if isinstance(part, dict):

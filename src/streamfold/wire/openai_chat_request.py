@@ -25,6 +25,7 @@ from .encoding import (
     Dropped,
     ToolChoice,
     Turn,
+    encoded,
     function_tool,
     json_bytes,
     json_text,
@@ -175,9 +176,8 @@ def _part(block: Block, turn: Turn) -> Block | None:
     kind = block.get("type")
     if kind in NATIVE_PARTS or (kind in ("file", "video") and kind in block):
         return block
-    encoder = _PARTS.get(str(kind))
-    if encoder is not None:
-        return encoder(block, turn)
+    if kind in _PARTS:
+        return encoded(_PARTS, block, turn)
     if kind not in KNOWN_BLOCK_TYPES:
         unknown_part(block, DIALECT, NATIVE_PARTS)
     turn.dropped.note(f"{kind} block in a {turn.message.role} message")
@@ -297,7 +297,7 @@ def _assistant(turn: Turn) -> dict[str, Any]:
     return sent
 
 
-#: Fields beside what was said that the vendor wants back: Gemini's, with the signatures of thoughts.
+#: Fields beside what was said that the vendor wants back: Gemini puts signatures there.
 _RETURNED: Final = ("extra_content",)
 
 

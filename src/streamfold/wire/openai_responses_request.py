@@ -25,7 +25,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from ..coercion import shown
-from ..content import KNOWN_BLOCK_TYPES, Block, standard_block
+from ..content import KNOWN_BLOCK_TYPES, Block
 from ..errors import ConfigurationError
 from ..messages import AIMessage, ToolMessage
 from .encoding import (
@@ -33,6 +33,7 @@ from .encoding import (
     Dropped,
     ToolChoice,
     Turn,
+    encoded,
     function_tool,
     json_bytes,
     merged,
@@ -325,12 +326,8 @@ def _part(block: Block, turn: Turn) -> Block | None:
     kind = block.get("type")
     if kind in NATIVE_PARTS or kind in NATIVE_ITEMS:
         return block
-    if kind in ("image_url", "input_audio") or (kind == "file" and "file" in block):
-        block = standard_block(block)
-        kind = block["type"]
-    encoder = _PARTS.get(str(kind))
-    if encoder is not None:
-        return encoder(block, turn)
+    if kind in _PARTS:
+        return encoded(_PARTS, block, turn)
     if kind not in KNOWN_BLOCK_TYPES:
         unknown_part(block, RESPONSES, NATIVE_PARTS | NATIVE_ITEMS)
     turn.dropped.note(f"{kind} block in a {turn.message.role} message")

@@ -146,10 +146,8 @@ class SSEFramer:
             headers={"content-type": "text/event-stream"},
             content=b"\n".join(lines) + b"\n\n",
         )
-        for event in httpx_sse.EventSource(response).iter_sse():
-            name = None if event.event == "message" else event.event
-            return Frame(name, event.data.encode())
-        return None
+        event = next(httpx_sse.EventSource(response).iter_sse())  # there is a line of data
+        return Frame(None if event.event == "message" else event.event, event.data.encode())
 
     # ---- cutting -------------------------------------------------------------------------------
 

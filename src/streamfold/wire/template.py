@@ -3,20 +3,23 @@
 Nearly all payloads of a stream are equal byte for byte but for one JSON string, the next piece of
 text. Once a payload has been read completely and gave one piece of text and nothing else, another
 one that is the same around the text can give nothing else either. So a template is learnt: the
-bytes of such a payload with a hole for the text. A read that consists of nothing but copies of it
-is taken apart by one regular expression, and its texts are decoded as one JSON array, both in C.
-Anything else goes the complete way, and the template is learnt anew from what that says.
+bytes of such a payload with a hole for the text. Of a read that consists of nothing but copies of
+it, what is around the texts is compared and taken off, and the texts are decoded as one JSON array,
+in C. Anything else goes the complete way, and the template is learnt anew from what that says.
 
 Besides the text, padding may vary that hides its length from those who watch encrypted traffic: a
 string of letters and digits with OpenAI (`obfuscation`), blanks before the last brace with
 Anthropic. And so may a number that counts the payloads (`sequence_number` with OpenAI's Responses),
-for a dialect that never looks at it.
+for a dialect that never looks at it. These are holes, too.
+
+No regular expression is made of a template: to compile one costs more than a short stream.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -24,19 +27,48 @@ __all__ = ["Template"]
 
 _loads = msgspec.json.Decoder().decode
 _strings = msgspec.json.Decoder(list[str]).decode
+_numbers = msgspec.json.Decoder(list[int]).decode
 _MARK: Final = "\u2702streamfold\u2702"
 _MARK_JSON: Final = msgspec.json.encode(_MARK)
 #: A JSON string without its quotes; possessive, so it never tries twice.
-_TEXT: Final = rb'([^"\\\n]*+(?:\\.[^"\\\n]*+)*+)'
+_is_text: Final = re.compile(rb'[^"\\\n]*+(?:\\.[^"\\\n]*+)*+', re.S).fullmatch
+_BACKSLASH: Final = 0x5C
 _PADDING_KEYS: Final = (b'"obfuscation":"', b'"p":"')
-#: A JSON number that counts.
-_COUNT: Final = rb"(?:0|[1-9][0-9]*+)"
+
+
+#: Tells whether the values that stand in a hole may be there.
+Fit = Callable[[Sequence[bytes]], bool]
+
+
+class _Hole(NamedTuple):
+    """What may vary besides the text: `start` to `end` of the bytes before or after it."""
+
+    start: int
+    end: int
+    fit: Fit
+
+
+def _are_padding(values: Sequence[bytes]) -> bool:
+    joined = b"".join(values)
+    return not joined or joined.isalnum()
+
+
+def _are_blank(values: Sequence[bytes]) -> bool:
+    return not b"".join(values).strip(b" ")
+
+
+def _are_counts(values: Sequence[bytes]) -> bool:
+    """Whether they are JSON numbers that count."""
+    try:
+        return b"".join(values).isdigit() and bool(_numbers(b"[" + b",".join(values) + b"]"))
+    except msgspec.DecodeError:
+        return False
 
 
 class Template:
     """A payload with a hole for its text, which goes to the block `index` of the message."""
 
-    __slots__ = ("_findall", "_match", "_separator", "index")
+    __slots__ = ("_after", "_before", "_head", "_separator", "_tail", "index")
 
     def __init__(
         self, head: bytes, tail: bytes, separator: bytes, index: int, counter: bytes = b""
@@ -45,11 +77,17 @@ class Template:
         `tail`, of which the number may vary."""
         self.index = index
         self._separator = separator
-        ahead = b"(?<=" + re.escape(separator) + b")"
-        around = re.escape(head) + _TEXT + _with_padding(tail)
-        unit = _with_counter(around, counter) + re.escape(separator)
-        self._match = re.compile(unit, re.S).match
-        self._findall = re.compile(ahead + unit, re.S).findall
+        found, tail = _holes_after(tail)
+        counts = _counts(head, counter)
+        after = sorted([*found, *_counts(tail, counter)])
+        # From the outside in: `head`, a hole, what follows it up to the text; and likewise after.
+        self._head = head[: counts[0].start] if counts else head
+        self._before = [(hole.fit, head[hole.end :]) for hole in counts]
+        starts = [0, *(hole.end for hole in after)]
+        self._tail = tail[starts[-1] :]
+        self._after = [
+            (hole.fit, tail[start : hole.start]) for hole, start in zip(after, starts, strict=False)
+        ][::-1]
 
     @classmethod
     def learn(
@@ -83,22 +121,35 @@ class Template:
 
     def texts(self, payloads: bytes) -> list[str] | None:
         """The texts of `payloads`, each with its separator; None if one of them is no copy."""
-        first = self._match(payloads)
-        if first is None:
+        blocks = payloads.split(self._separator)
+        if blocks.pop():
             return None
-        separator = self._separator
-        if first.end() == len(payloads):
-            raw = [first[1]]  # a read of its own for each event: the usual thing over a network
-        else:
-            raw = self._findall(separator + payloads)
-            # Each match begins right after a separator and holds one, at its end: as many matches
-            # as there are separators leave no byte unread.
-            if len(raw) != payloads.count(separator):
+        head, tail = self._head, self._tail
+        raws: Sequence[bytes] = [b.removeprefix(head).removesuffix(tail) for b in blocks]
+        removed = sum(map(len, blocks)) - sum(map(len, raws))
+        if removed != len(blocks) * (len(head) + len(tail)):
+            return None
+        for fit, known in self._after:
+            raws, found, values = zip(*[raw.rpartition(known) for raw in raws], strict=False)
+            if not (all(found) and fit(values)):
                 return None
-        try:
-            return _strings(b'["' + b'","'.join(raw) + b'"]')
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
+        for fit, known in self._before:
+            values, found, raws = zip(*[raw.partition(known) for raw in raws], strict=False)
+            if not (all(found) and fit(values)):
+                return None
+        return _decoded(raws)
+
+
+def _decoded(raws: Sequence[bytes]) -> list[str] | None:
+    """The strings that `raws` are the insides of; None if one of them is none."""
+    joined = b'","'.join(raws)
+    plain = _BACKSLASH not in joined and joined.count(b'"') == 2 * (len(raws) - 1)
+    if not plain and not all(map(_is_text, raws)):
+        return None
+    try:
+        return _strings(b'["' + joined + b'"]')
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _at(value: Any, path: tuple[str | int, ...]) -> Any:
@@ -127,19 +178,23 @@ def _counter(payload: bytes, marked: Any, key: str) -> bytes:
     return raw if changed == {**marked, key: number + 1} else b""
 
 
-def _with_counter(pattern: bytes, counter: bytes) -> bytes:
-    """`pattern`, in which the number of the `counter` may vary."""
-    key, colon, _ = counter.rpartition(b":")
-    return pattern.replace(re.escape(counter), re.escape(key + colon) + _COUNT) if key else pattern
+def _counts(around: bytes, counter: bytes) -> list[_Hole]:
+    """The hole of the `counter`, if it is here."""
+    place = around.find(counter) if counter else -1
+    if place < 0:
+        return []
+    start = place + counter.rindex(b":") + 1
+    return [_Hole(start, place + len(counter), _are_counts)]
 
 
-def _with_padding(tail: bytes) -> bytes:
-    """A pattern for what comes after the text, in which the padding may vary."""
+def _holes_after(tail: bytes) -> tuple[list[_Hole], bytes]:
+    """The hole of the padding that follows the text, if there is any; and the tail."""
     if not tail.strip(b'"} '):  # Anthropic: "}      }
-        return rb"\"\} *" + re.escape(tail[2:].replace(b" ", b""))
+        return [_Hole(2, 2, _are_blank)], b'"}' + tail[2:].replace(b" ", b"")
     for key in _PADDING_KEYS:
-        before, found, rest = tail.partition(key)
-        padding, quote, end = rest.partition(b'"')
-        if found and padding.isalnum():
-            return re.escape(before + key) + rb"[A-Za-z0-9]*+" + re.escape(quote + end)
-    return re.escape(tail)
+        place = tail.find(key)
+        start = place + len(key)
+        end = tail.find(b'"', start)
+        if place >= 0 and tail[start:end].isalnum():
+            return [_Hole(start, end, _are_padding)], tail
+    return [], tail
