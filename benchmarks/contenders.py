@@ -16,7 +16,7 @@ import importlib
 import json
 import resource
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -131,13 +131,17 @@ def _streamfold_pipe(url: str) -> Run:
 
     model = _model(url)
 
-    async def run() -> int:
-        size = 0
+    async def chunks() -> AsyncIterator[Any]:
         call = model._call("hi", None, None, {}, stream=True, run=None)
         async with aclosing(stream_batches(call)) as batches:
             async for batch in batches:
                 for chunk in batch:
-                    size += len(chunk.text)
+                    yield chunk
+
+    async def run() -> int:
+        size = 0
+        async for chunk in chunks():
+            size += len(chunk.text)
         return size
 
     return run

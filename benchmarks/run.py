@@ -141,7 +141,7 @@ IMPORTS = {
 SCENARIOS = (
     _streams("burst", "one response in HTTP chunks of 16 KiB", 20_000, 1.6),
     _streams("event", "one HTTP chunk per event, as fast as they go", 20_000, 0.35),
-    _streams("paced", "one event per millisecond, each a read of its own", 3_000, 0.4),
+    _streams("paced", "one event per millisecond, each a read of its own", 3_000, 0.45),
     _dialects(),
     Scenario("listening", "who listens, HTTP chunks of 16 KiB", "burst", 20_000, LISTENING),
     Scenario("at-once", "1,000 streams at once, 40 ms per event", "slow", 100, AT_ONCE, 1_000),
@@ -270,7 +270,8 @@ class Driver:
         python = self._pythons[IMPORTS[name].peer]
         bare = self._python(python, "pass")
         whole = self._python(python, IMPORTS[name].code)
-        return Figure(whole.cost - bare.cost, whole.cpu_us - bare.cpu_us, whole.remark)
+        cost, cpu = whole.cost - bare.cost, whole.cpu_us - bare.cpu_us
+        return Figure(cost, cpu, remark=whole.remark)
 
     def _python(self, python: str, code: str) -> Figure:
         cost, cpu = self.counter.read(), cpu_us()

@@ -7,7 +7,7 @@ reader needs more than has come, and no further.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -69,9 +69,11 @@ class MessageStream:
             pass
         return fold_events(events).to_message("cancelled" if self._pump.cancelled else None)
 
-    async def cancel(self) -> None:
-        """Stop the answer: the connection is closed, and every reader comes to its end."""
-        await self._pump.close()
+    def cancel(self) -> Awaitable[None]:
+        """Stop the answer: the connection is closed, and every reader comes to its end. It is
+        cancelled at once; await what comes back to wait until the connection is closed."""
+        self._pump.stop()
+        return _Closing(self._pump)
 
     def __del__(self) -> None:
         self._pump.drop()
@@ -133,14 +135,19 @@ class _Pump:
             self._news = anyio.Event()
             await self._demand.wait()
 
+    def stop(self) -> None:
+        """Cancel the answer, if it is not over."""
+        if self._scope is not None:
+            self._scope.cancel()
+        elif not self._over:
+            self.cancelled = self._over = True
+
     async def close(self) -> None:
-        """Cancel the answer, if it is not over, and wait until its connection is closed."""
+        """The same, and wait until its connection is closed."""
+        self.stop()
         if self._scope is None:
-            self.cancelled = not self._over
-            self._over = True
             await self._source.aclose()
         else:
-            self._scope.cancel()
             with anyio.CancelScope(shield=True):
                 await self._gone.wait()
 
@@ -148,6 +155,16 @@ class _Pump:
         """The same, without waiting: nobody can read any more."""
         if self._scope is not None and not self._over:
             post(self._loop, self._scope.cancel)  # the garbage collector runs in any thread
+
+
+class _Closing:
+    """The end of a cancelled answer, for those who wait for it."""
+
+    def __init__(self, pump: _Pump) -> None:
+        self._pump = pump
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._pump.close().__await__()
 
 
 _NONE: Any = None

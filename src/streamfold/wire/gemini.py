@@ -168,6 +168,10 @@ class Decoder(BaseDecoder):
             return None
         if self._half or self._pending or len(complete) > self.limits.event_bytes:
             return None
+        if not self._id and b'"responseId"' in complete:  # the first id there is counts
+            return None
+        if not self._model and b'"modelVersion"' in complete:
+            return None
         separator, lead = self._framer.separator, b"data: "
         if separator == JSONArrayFramer.separator:
             lead = b""
