@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streamfold import Budget, init_chat_model, runnable, usage_cost
@@ -36,6 +36,7 @@ def model(provider: EmbeddedProvider, name: str = "gpt-4.1", **params: Any) -> A
 # ---- arithmetic ----------------------------------------------------------------------------------
 
 
+@example([(0, [], cents) for cents in (76, 80, 80, 62, 62, 77, 13)] + [(50, [], 0)])  # rounding
 @given(
     st.lists(
         st.tuples(st.integers(0, 50), st.lists(st.integers(0, 80), max_size=3), st.integers(0, 80)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from contextvars import ContextVar
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from .errors import BudgetExceededError, ConfigurationError
 
@@ -19,6 +19,10 @@ class Remaining(NamedTuple):
 
     tokens: int | None
     cost: float | None
+
+
+#: Sums of prices are off in their last digits: ten times $0.5 may be a trifle more than $5.
+_ROUNDING: Final = 1 + 1e-9
 
 
 class Budget:
@@ -91,7 +95,7 @@ class Budget:
     def _exceeded(self, tokens: int, cost: float) -> Literal["max_tokens", "max_cost"] | None:
         if self.max_tokens is not None and tokens > self.max_tokens:
             return "max_tokens"
-        if self.max_cost is not None and cost > self.max_cost:
+        if self.max_cost is not None and cost > self.max_cost * _ROUNDING:
             return "max_cost"
         return None
 

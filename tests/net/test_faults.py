@@ -40,33 +40,22 @@ from streamfold.errors import (
 ONCE = {"max_retries": 0}
 
 MODES = ("asyncio", "trio", "sync", "asyncio-own", "trio-own")
-#: The modes that always run in two dialects; of the others one each, in turns. All else is the
-#: matrix.
-DAILY = {
-    ("openai", "asyncio"),
-    ("openai", "trio"),
-    ("openai", "sync"),
-    ("anthropic", "asyncio"),
-    ("anthropic", "sync"),
-}
-SLOW = {("openai", "asyncio"), ("openai", "trio"), ("anthropic", "sync")}
 #: Where a caller's own client takes another way through our code.
 OWN = (
     "body-unbounded cut-mid-stream endless finish-then-hang gzip gzip-corrupt http-400-stall ok "
     "redirect-not-a-url stall-before-head stall-mid-stream"
 ).split()
-OTHERS = tuple(name for name in DIALECTS if name not in ("openai", "anthropic"))
 
 
 def is_daily(place: int, fault: Fault, dialect: str, mode: str) -> bool:
-    if dialect in OTHERS:
-        turn = place + OTHERS.index(dialect)
-        if fault.slow and len(fault.dialects) > 1 and turn % len(OTHERS):
-            return False  # one of these dialects, another one in each row
-        return mode == MODES[turn % 3]
+    """Whether it always runs: each fault in each dialect once, in modes that take turns; what is
+    slow in every third dialect. All else is the matrix."""
     if mode.endswith("-own"):
         return dialect == "openai" and fault.name in OWN
-    return (dialect, mode) in (SLOW if fault.slow else DAILY)
+    turn = place + fault.dialects.index(dialect)
+    if not fault.slow:
+        return mode == MODES[turn % 3]
+    return (turn % 3 == 0 or len(fault.dialects) == 1) and mode == MODES[turn // 3 % 3]
 
 
 def rows() -> Iterator[Any]:
