@@ -22,6 +22,7 @@ from streamfold.limits import Timeouts
 from streamfold.net import pool
 from streamfold.net.clock import CLOCK, Clock
 from streamfold.net.pool import PoolTransport
+from streamfold.net.streams import Backend
 
 pytestmark = pytest.mark.anyio
 
@@ -218,6 +219,39 @@ async def test_closing_ends_what_is_open(holding: FaultServer) -> None:
                 await anyio.wait_all_tasks_blocked()
                 await made.aclose()
         await anyio.to_thread.run_sync(holding.wait_open, 0)
+
+
+async def test_a_request_that_finds_a_closed_pool_leaves_nothing(server: FaultServer) -> None:
+    """It may have taken the pool from the model just before that was closed."""
+    transport = PoolTransport(ssl_context=client_context())
+    await transport.aclose()
+    url = server.origin + "/v1/chat/completions"
+    response = await transport.handle_async_request(httpx.Request("POST", url, content=b"{}"))
+    assert (await response.aread()).endswith(b"data: [DONE]\n\n")
+    await response.aclose()
+    await anyio.to_thread.run_sync(server.wait_open, 0)
+
+
+async def test_closing_while_a_connection_is_opened(
+    server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection that then stands belongs to nobody but its request, which closes it."""
+    connected, go_on = anyio.Event(), anyio.Event()
+    connect = Backend.connect_tcp
+
+    async def slowly(*args: Any, **kwargs: Any) -> Any:
+        stream = await connect(*args, **kwargs)
+        connected.set()
+        await go_on.wait()
+        return stream
+
+    monkeypatch.setattr(Backend, "connect_tcp", slowly)
+    async with client() as made, anyio.create_task_group() as group:
+        group.start_soon(ask, made, server)
+        await connected.wait()
+        await made.aclose()
+        go_on.set()
+    await anyio.to_thread.run_sync(server.wait_open, 0)
 
 
 # ---- proxies -------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ class _Pool:
         self._used: dict[httpcore.AsyncConnectionInterface, _Place] = {}
         self._kept: dict[httpcore.AsyncConnectionInterface, _Place] = {}  # the oldest first
         self._kept_at: dict[_Place, list[httpcore.AsyncConnectionInterface]] = {}
+        self._closed = False
         self._room = anyio.Semaphore(MAX_CONNECTIONS, fast_acquire=True)
 
     async def take(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
@@ -77,10 +78,11 @@ class _Pool:
     async def give_back(self, connection: httpcore.AsyncConnectionInterface) -> None:
         """Its request is over: it is kept if it can carry another one."""
         place = self._used.pop(connection, None)
-        if place is None:
-            return  # the pool has been closed
+        if place is None:  # the pool was closed while this one was being opened or read
+            await _close(connection)
+            return
         self._room.release()
-        if connection.is_idle():
+        if connection.is_idle() and not self._closed:
             self._kept[connection] = place
             self._kept_at.setdefault(place, []).append(connection)
         else:
@@ -93,7 +95,9 @@ class _Pool:
             await _close(oldest)
 
     async def aclose(self) -> None:
-        """Close all connections, those in use, too."""
+        """Close all connections, those in use, too. None is kept from now on: a request may have
+        found this pool just before."""
+        self._closed = True
         connections = [*self._used, *self._kept]
         for _ in self._used:
             self._room.release()
