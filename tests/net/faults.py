@@ -257,7 +257,7 @@ class FaultServer:
         self._port.set_result(server.sockets[0].getsockname()[1])
         await self._stopping.wait()
         server.close()
-        for _ in range(3):  # connections that have been accepted, and not yet begun
+        for _ in range(10):  # connections that have been accepted begin some steps later
             await asyncio.sleep(0)
         for task, link in list(self.links.items()):
             link.writer.transport.abort()
