@@ -206,8 +206,6 @@ class LoopbackServer:
         await server.wait_closed()
 
     async def _drop_connections(self) -> None:
-        for _ in range(10):  # connections that have been accepted begin some steps later
-            await asyncio.sleep(0)
         # A connection only ever waits for its client, so one without a client ends by itself.
         for writer in self._writers.values():
             writer.transport.abort()
