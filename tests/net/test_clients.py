@@ -81,6 +81,39 @@ async def test_a_model_that_is_gone_uses_nothing() -> None:
     assert client.is_closed
 
 
+def test_a_closed_model_leaves_no_connection_to_its_host(server: FaultServer) -> None:
+    """The client goes on for the models of other hosts; those of the same host share connections."""
+    with FaultServer(fine, SAY) as elsewhere:
+        one, two, other = model_at(server.url), model_at(server.url), model_at(elsewhere.url)
+        for model in (one, two, other):
+            model.invoke("hi")
+        one.close()
+        assert (server.open_connections, elsewhere.open_connections) == (1, 1)  # `two` still uses the host
+        two.close()
+        server.wait_open(0)
+        assert elsewhere.open_connections == 1
+        assert two.invoke("again").text == WHOLE  # a closed model can be used again
+        server.wait_open(1)
+        other.close()
+        two.close()
+        elsewhere.wait_open(0)
+        server.wait_open(0)
+
+
+@pytest.mark.anyio
+async def test_a_stream_ends_when_its_model_is_closed(server: FaultServer) -> None:
+    """As it does where no other model keeps the client open."""
+    other = Connections()
+    await other.client("http://elsewhere.example/")
+    model = model_at(server.url)
+    stream = model.astream("hi")
+    await anext(stream)
+    await model.aclose()
+    await anyio.to_thread.run_sync(server.wait_open, 0)
+    await stream.aclose()
+    await other.aclose()
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_client_closes_with_its_loop(server: FaultServer, backend: str) -> None:
     """When the loop ends, so do its connections, without anybody asking."""

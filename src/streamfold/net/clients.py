@@ -2,7 +2,8 @@
 
 Connections belong to the loop that opened them and never leave it: the clients are kept in a
 `RunVar`, which each run of an event loop has for itself. They close with the loop, or when the
-last model that used them is closed.
+last model that used them is closed; a connection to a host closes with the last model that used the
+host.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:  # loaded when the first connection is made: models are made w
 
     import httpx
 
+    from .pool import PoolTransport
+
 __all__ = ["Connections"]
 
 _tls: ssl.SSLContext | None = None
@@ -43,12 +46,31 @@ def tls_context() -> ssl.SSLContext:
 
 
 class _Shared:
-    """A client of one loop and the models that use it."""
+    """A client of one loop, and the models that use it, each with its hosts (`https://host:port`)."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self.client = client
-        self.users: weakref.WeakSet[Connections] = weakref.WeakSet()
-        self.closer = _closing(client)
+    def __init__(self, transport: PoolTransport) -> None:
+        import httpx
+
+        self._transport = transport
+        self.client = httpx.AsyncClient(
+            transport=transport, follow_redirects=False, trust_env=False
+        )
+        self.users: weakref.WeakKeyDictionary[Connections, set[str]] = weakref.WeakKeyDictionary()
+        self.closer = _closing(self.client)
+
+    def add(self, user: Connections, url: str) -> None:
+        hosts = self.users.get(user)
+        if hosts is None:
+            hosts = self.users[user] = set()
+        hosts.add("/".join(url.split("/", 3)[:3]))
+
+    async def leave(self, user: Connections) -> None:
+        """Close what nobody uses any more: the connections to some hosts, or the client."""
+        hosts = self.users.pop(user, set())
+        if self.users:
+            await self._transport.forget(hosts.difference(*self.users.values()))
+        else:
+            await self.closer.aclose()
 
 
 async def _closing(client: httpx.AsyncClient) -> AsyncGenerator[None, None]:
@@ -89,32 +111,30 @@ class Connections:
         key = (secure, proxy)  # apart, for a client for plain http needs no TLS context
         shared = clients.get(key)
         if shared is None:
-            shared = clients[key] = _Shared(_new_client(proxy))
+            shared = clients[key] = _Shared(_transport(proxy))
             await anext(shared.closer)
-        shared.users.add(self)
+        shared.add(self, url)
         return shared.client
 
     async def aclose(self) -> None:
         """Close what the running loop holds for this model, unless another model still uses it."""
         clients = _clients.get(None) or {}
         for key, shared in list(clients.items()):
-            shared.users.discard(self)
-            if not shared.users:
+            if all(user is self for user in shared.users):
                 del clients[key]
-                await shared.closer.aclose()
+            await shared.leave(self)
 
 
-def _new_client(proxy: str | None) -> httpx.AsyncClient:
+def _transport(proxy: str | None) -> PoolTransport:
     import httpx
 
     from .pool import PoolTransport
 
     try:
-        transport = PoolTransport(ssl_context=_tls, proxy=proxy)
+        return PoolTransport(ssl_context=_tls, proxy=proxy)
     except (ValueError, RuntimeError, httpx.InvalidURL) as error:
         # Of an address that is none, or of SOCKS without its package; it may quote a password.
         raise ConfigurationError(f"the proxy cannot be used: {_without_user(str(error))}") from None
-    return httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
 
 
 def _without_user(text: str) -> str:

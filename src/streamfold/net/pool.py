@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
 import anyio
@@ -98,13 +98,23 @@ class _Pool:
         """Close all connections, those in use, too. None is kept from now on: a request may have
         found this pool just before."""
         self._closed = True
-        connections = [*self._used, *self._kept]
-        for _ in self._used:
-            self._room.release()
-        for each in (self._used, self._kept, self._kept_at):
-            each.clear()
-        for connection in connections:
-            await _close(connection)
+        await self._drop([*self._used, *self._kept])
+
+    async def forget(self, origin: httpcore.Origin) -> None:
+        """Close all connections to `origin`, those in use, too."""
+        place = (origin.scheme, origin.host, origin.port)
+        used = [each for each, its_place in self._used.items() if its_place == place]
+        await self._drop([*used, *self._kept_at.get(place, ())])
+
+    async def _drop(self, connections: list[httpcore.AsyncConnectionInterface]) -> None:
+        for each in connections:
+            if each in self._kept:
+                self._forget(each)
+            else:
+                del self._used[each]
+                self._room.release()
+        for each in connections:
+            await _close(each)
 
     async def _enter(self) -> None:
         try:
@@ -249,9 +259,7 @@ class PoolTransport(httpx.AsyncBaseTransport):
         url = request.url
         sent = httpcore.Request(
             method=request.method,
-            url=httpcore.URL(
-                scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
-            ),
+            url=_wire_url(url),
             headers=request.headers.raw,
             content=_Content(await request.aread()),
             extensions=request.extensions,
@@ -283,8 +291,19 @@ class PoolTransport(httpx.AsyncBaseTransport):
                 await self._pool.give_back(connection)
             raise
 
+    async def forget(self, hosts: Iterable[str]) -> None:
+        """Close the connections to these hosts (`https://host:port`), those in use, too."""
+        for host in hosts:
+            await self._pool.forget(_wire_url(httpx.URL(host)).origin)
+
     async def aclose(self) -> None:
         await self._pool.aclose()
+
+
+def _wire_url(url: httpx.URL) -> httpcore.URL:
+    return httpcore.URL(
+        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+    )
 
 
 def _proxied(proxy: str, options: dict[str, Any]) -> httpcore.AsyncConnectionPool:
