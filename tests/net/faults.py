@@ -22,6 +22,8 @@ from typing import Any, Self
 
 from says import Dialect, whole
 
+from streamfold.testing.server import stop_accepting
+
 __all__ = ["Act", "Asked", "FaultServer", "Wire"]
 
 # ---- one request ---------------------------------------------------------------------------------
@@ -256,13 +258,15 @@ class FaultServer:
         )
         self._port.set_result(server.sockets[0].getsockname()[1])
         await self._stopping.wait()
+        await stop_accepting(server)
+        this = asyncio.current_task()
+        while others := [task for task in asyncio.all_tasks() if task is not this]:
+            for link in self.links.values():
+                link.writer.transport.abort()
+            for task in others:
+                task.cancel()
+            await asyncio.wait(others, timeout=0.05)
         server.close()
-        for _ in range(10):  # connections that have been accepted begin some steps later
-            await asyncio.sleep(0)
-        for task, link in list(self.links.items()):
-            link.writer.transport.abort()
-            task.cancel()
-        await asyncio.gather(*self.links, return_exceptions=True)
 
     async def serve(self, link: _Link) -> None:
         """One connection, request by request."""

@@ -82,13 +82,16 @@ async def test_a_model_that_is_gone_uses_nothing() -> None:
 
 
 def test_a_closed_model_leaves_no_connection_to_its_host(server: FaultServer) -> None:
-    """The client goes on for the models of other hosts; those of the same host share connections."""
+    """The client goes on for the models of other hosts; those of one host share connections."""
     with FaultServer(fine, SAY) as elsewhere:
         one, two, other = model_at(server.url), model_at(server.url), model_at(elsewhere.url)
         for model in (one, two, other):
             model.invoke("hi")
         one.close()
-        assert (server.open_connections, elsewhere.open_connections) == (1, 1)  # `two` still uses the host
+        assert (server.open_connections, elsewhere.open_connections) == (
+            1,
+            1,
+        )
         two.close()
         server.wait_open(0)
         assert elsewhere.open_connections == 1

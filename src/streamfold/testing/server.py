@@ -201,15 +201,19 @@ class LoopbackServer:
         server = await self._loop.create_server(self._protocol, "127.0.0.1", 0, backlog=BACKLOG)
         ready.set_result(server.sockets[0].getsockname()[1])
         await self._stopping.wait()
-        server.close()
+        await stop_accepting(server)
         await self._drop_connections()
+        server.close()
         await server.wait_closed()
 
     async def _drop_connections(self) -> None:
-        # A connection only ever waits for its client, so one without a client ends by itself.
-        for writer in self._writers.values():
-            writer.transport.abort()
-        await asyncio.gather(*self._writers, return_exceptions=True)
+        """A connection only ever waits for its client, so one without a client ends by itself. One
+        that is being accepted is a task of the loop already."""
+        this = asyncio.current_task()
+        while others := [task for task in asyncio.all_tasks() if task is not this]:
+            for writer in self._writers.values():
+                writer.transport.abort()
+            await asyncio.wait(others, timeout=0.05)
 
     def _protocol(self) -> asyncio.Protocol:
         gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -289,6 +293,16 @@ class LoopbackServer:
             f"{len(self.requests)} requests, {self.connections} connections, "
             f"{self.open_connections} of them open, {self.abandoned} replies abandoned"
         )
+
+
+async def stop_accepting(server: asyncio.Server) -> None:
+    """To be called before `close`, after which asyncio (3.11) drops the connections that it has
+    accepted and not begun, without closing them."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError):  # the proactor's loop
+        for sock in server.sockets:
+            loop.remove_reader(sock.fileno())
+    await asyncio.sleep(0)
 
 
 class _Protocol(asyncio.StreamReaderProtocol):
