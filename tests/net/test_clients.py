@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -133,6 +135,22 @@ def test_a_client_closes_with_its_loop(server: FaultServer, backend: str) -> Non
     assert anyio.run(main, backend=backend) is not first
     server.wait_open(0)
     assert server.connections == 2
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_loops_one_after_the_other_leave_nothing(server: FaultServer, backend: str) -> None:
+    """A program may run a loop for each of its requests, and close no model."""
+    model = model_at(server.url)
+    clients = []
+
+    async def main() -> None:
+        await model.ainvoke("hi")
+        clients.append(weakref.ref(await model._connections.client(server.url)))
+
+    for _ in range(5):
+        anyio.run(main, backend=backend)
+    gc.collect()
+    assert [client() for client in clients] == [None] * 5
 
 
 def test_loops_at_once_share_nothing(server: FaultServer) -> None:

@@ -46,9 +46,11 @@ def tls_context() -> ssl.SSLContext:
 
 
 class _Shared:
-    """A client of one loop, and the models that use it, each with its hosts (`https://host:port`)."""
+    """A client of one loop, and the models that use it, each with its hosts (`https://host:port`).
 
-    def __init__(self, transport: PoolTransport) -> None:
+    It is among the loop's `clients` until it closes."""
+
+    def __init__(self, transport: PoolTransport, clients: _Clients, key: _Key) -> None:
         import httpx
 
         self._transport = transport
@@ -56,7 +58,8 @@ class _Shared:
             transport=transport, follow_redirects=False, trust_env=False
         )
         self.users: weakref.WeakKeyDictionary[Connections, set[str]] = weakref.WeakKeyDictionary()
-        self.closer = _closing(self.client)
+        self.closer = _closing(self.client, clients, key)
+        clients[key] = self
 
     def add(self, user: Connections, url: str) -> None:
         hosts = self.users.get(user)
@@ -73,17 +76,26 @@ class _Shared:
             await self.closer.aclose()
 
 
-async def _closing(client: httpx.AsyncClient) -> AsyncGenerator[None, None]:
+_Key = tuple[bool, str | None]
+_Clients = dict[_Key, _Shared]
+
+
+async def _closing(
+    client: httpx.AsyncClient, clients: _Clients, key: _Key
+) -> AsyncGenerator[None, None]:
     """Suspended until the loop shuts down its async generators; then the client is closed.
 
-    This is the one hook that asyncio and trio both offer for "when this loop ends"."""
+    This is the one hook that asyncio and trio both offer for "when this loop ends". The generator
+    refers to its loop, whose variables would keep both for ever: so the client leaves them here.
+    """
     try:
         yield
     finally:
+        clients.pop(key, None)
         await client.aclose()
 
 
-_clients: RunVar[dict[tuple[bool, str | None], _Shared]] = RunVar("streamfold_clients")
+_clients: RunVar[_Clients] = RunVar("streamfold_clients")
 
 
 class Connections:
@@ -111,7 +123,7 @@ class Connections:
         key = (secure, proxy)  # apart, for a client for plain http needs no TLS context
         shared = clients.get(key)
         if shared is None:
-            shared = clients[key] = _Shared(_transport(proxy))
+            shared = _Shared(_transport(proxy), clients, key)
             await anext(shared.closer)
         shared.add(self, url)
         return shared.client
@@ -119,9 +131,7 @@ class Connections:
     async def aclose(self) -> None:
         """Close what the running loop holds for this model, unless another model still uses it."""
         clients = _clients.get(None) or {}
-        for key, shared in list(clients.items()):
-            if all(user is self for user in shared.users):
-                del clients[key]
+        for shared in list(clients.values()):
             await shared.leave(self)
 
 

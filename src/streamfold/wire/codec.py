@@ -65,6 +65,10 @@ class Framer(Protocol):
     def close(self) -> bytes: ...
 
 
+class _ShortWay(Protocol):
+    def chunks(self, payloads: bytes) -> list[AIMessageChunk] | None: ...
+
+
 class Dialect(Protocol):
     """A module of `wire/`: how one API is spoken."""
 
@@ -136,7 +140,7 @@ class Decoder:
         self._arg_sizes: dict[int, int] = {}
         self._half: dict[tuple[str, int], str] = {}
         self._untidy = False  # JSON came that may hold what JSON in UTF-8 cannot
-        self._template: Template | None = None
+        self._template: _ShortWay | None = None
         self._lessons = 0  # templates learnt since one was last of use
 
     # ---- what the network side calls -------------------------------------------------------------
@@ -204,11 +208,10 @@ class Decoder:
             return []
         short = self._template
         if short is not None and len(complete) <= self.limits.event_bytes:
-            texts = short.texts(complete)
-            if texts is not None:
+            told = short.chunks(complete)
+            if told is not None:
                 self._lessons = 0
-                index = short.index
-                return [TextChunk("", text, index) for text in texts if text]
+                return told
         self._template = None  # what it takes for granted may change now
         chunks: list[AIMessageChunk] = []
         before, kept, block = 0, 0, b""
@@ -220,7 +223,7 @@ class Decoder:
             if self.error is not None or self.done:
                 return chunks
         told_all = self._kept() == kept  # and kept nothing of it to tell later
-        if told_all and len(chunks) > before and chunks[-1].__class__ is TextChunk:
+        if told_all and len(chunks) > before and self._may_learn():
             self._learn(block, chunks[-1])
         return chunks
 
@@ -228,11 +231,14 @@ class Decoder:
         """How many pieces wait to be told at the end of the answer, without a pending event."""
         return 0
 
+    def _may_learn(self) -> bool:
+        """Whether what comes next depends on nothing but itself: there is no half of a character
+        and no event that the next content takes along."""
+        return self._lessons < _MAX_LESSONS and not (self._half or self._pending)
+
     def _learn(self, block: bytes, chunk: AIMessageChunk) -> None:
         """Take the short way from here on, if the blocks are such that it can be taken."""
-        if self.text_path is None or self._lessons >= _MAX_LESSONS:
-            return
-        if self._half or self._pending:  # the next content takes them along
+        if not isinstance(chunk, TextChunk) or self.text_path is None:
             return
         self._lessons += 1
         self._template = Template.learn(
@@ -240,7 +246,7 @@ class Decoder:
             chunk.text,
             self.text_path,
             self._framer.separator,
-            chunk.index,  # type: ignore[attr-defined]
+            chunk.index,
             self.counter_key,
         )
 

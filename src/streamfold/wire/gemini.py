@@ -34,17 +34,16 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
-from operator import methodcaller
 from typing import Any, ClassVar, Final
 
 from ..chunks import AIMessageChunk
-from ..deltas import Annotation, TextDelta, join_text
+from ..deltas import Annotation, ProviderData, TextDelta, UsageReport, join_text
 from ..errors import ContentFilterError, StreamProtocolError
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, text_or_none
 from .gemini_grounding import cite, merged_grounding
 from .gemini_request import BODY_FIELDS, URL_BLOCKS, encode
-from .gemini_usage import read_usage, short_chunks
+from .gemini_usage import USAGE_KEY, CountedUsage, UsageTemplate, has_counts, read_usage
 from .json_array import JSONArrayFramer
 from .partial_args import ArgsWriter
 from .sse import Frame, SSEFramer
@@ -85,7 +84,8 @@ _READ_CANDIDATE_FIELDS: Final = frozenset(
     {"content", "finishReason", "index", "avgLogprobs", "logprobsResult"} | set(_SOURCE_FIELDS)
 )
 _BOM: Final = b"\xef\xbb\xbf"
-_has_line_end: Final = methodcaller("__contains__", 0x0A)  # looked for as bytes, it takes longer
+#: What an event may say besides its text, if the next one says the same with other numbers.
+_USAGE: Final[list[list[type]]] = [[], [UsageReport, ProviderData]]
 
 
 class _Framer(SSEFramer):
@@ -148,37 +148,22 @@ class Decoder(BaseDecoder):
         return start
 
     def _take(self, complete: bytes) -> list[AIMessageChunk]:
-        chunks = self._short(complete) if complete else None
-        if chunks is None:
-            chunks = super()._take(complete)
+        chunks = super()._take(complete)
         if chunks:
             self._reads.append(chunks)
         self._chunks = []
         return chunks
 
     def _learn(self, block: bytes, chunk: AIMessageChunk) -> None:
-        """No template: no two events are alike, for each has its usage."""
-
-    def _short(self, complete: bytes) -> list[AIMessageChunk] | None:
-        """The short way of this dialect; None if it is not for this read, or if something waits to
-        be told with the next piece of text."""
-        run = self._run
-        index = None if run is None or run in self._signed else self._open.get(run)
-        if index is None or run is None or run[0] != "text" or self.text_path is None:
-            return None
-        if self._half or self._pending or len(complete) > self.limits.event_bytes:
-            return None
-        if not self._id and b'"responseId"' in complete:  # the first id there is counts
-            return None
-        if not self._model and b'"modelVersion"' in complete:
-            return None
-        separator, lead = self._framer.separator, b"data: "
-        if separator == JSONArrayFramer.separator:
-            lead = b""
-        payloads = complete[len(lead) : -len(separator)].split(separator + lead)
-        if not complete.startswith(lead) or (lead and any(map(_has_line_end, payloads))):
-            return None
-        return short_chunks(payloads, index, self._seen)
+        if not has_counts(self._seen.get("usage")) or USAGE_KEY not in block:
+            super()._learn(block, chunk)
+            return
+        text, *rest = chunk.events
+        if self.text_path and isinstance(text, TextDelta) and list(map(type, rest)) in _USAGE:
+            self._lessons += 1
+            self._template = UsageTemplate.learn(
+                block, text, self.text_path, self._framer.separator, self._seen
+            )
 
     def _frame(self, frame: Frame, chunks: list[AIMessageChunk]) -> None:
         self._chunks = chunks
@@ -255,10 +240,13 @@ class Decoder(BaseDecoder):
 
     def _usage(self, usage: Any) -> None:
         """Running totals. Vertex AI gives none before the end, only the kind of traffic."""
-        if not isinstance(usage, dict) or not usage or usage == self._seen.get("usage"):
+        seen = self._seen.get("usage")
+        if isinstance(seen, CountedUsage):
+            seen = self._seen["usage"] = seen.plain()
+        if not isinstance(usage, dict) or not usage or usage == seen:
             return
         self._seen["usage"] = usage
-        counts = "totalTokenCount" in usage or "promptTokenCount" in usage
+        counts = has_counts(usage)
         if counts:
             self.usage(read_usage(usage))
         self.metadata({"usage": usage}, visible=counts)

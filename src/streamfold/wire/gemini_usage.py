@@ -1,23 +1,32 @@
 """The usage in Gemini's events, and the short way through events that have text and usage.
 
-Each event reports the tokens so far, so no two are alike. Those that hold one piece of text, the
-usage, and what every event repeats, are read by a typed decoder, and their usage is worked out when
-somebody asks the chunk for it.
+Each event reports the tokens so far, so no two are alike as a `Template` wants them to be. Here the
+numbers of the usage are holes, too; what they mean is worked out when somebody asks the chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from ..chunks import AIMessageChunk, NotedChunk, TextChunk
-from ..deltas import ChunkEvent, ProviderData, UsageReport
+from ..deltas import ChunkEvent, ProviderData, TextDelta, UsageReport
 from ..usage import UsageMetadata, make_usage, token_count
+from .template import MARK, MARK_JSON, around_text, parsed, strings, value_at
 
-__all__ = ["read_usage", "short_chunks"]
+__all__ = ["USAGE_KEY", "CountedUsage", "UsageTemplate", "has_counts", "read_usage"]
+
+USAGE_KEY: Final = b'"usageMetadata"'
+_DIGITS: Final = b"0123456789"
+_KEEP_DIGITS: Final = bytes(byte if byte in _DIGITS else 0x20 for byte in range(256))
+_number: Final = re.compile(rb"[0-9]++")
+_scan: Final = json.JSONDecoder().raw_decode
+_loads: Final = msgspec.json.Decoder().decode
+_integers: Final = msgspec.json.Decoder(list[int]).decode
 
 
 def read_usage(usage: Mapping[str, Any]) -> UsageMetadata:
@@ -38,90 +47,134 @@ def read_usage(usage: Mapping[str, Any]) -> UsageMetadata:
     )
 
 
-# An event with a field that is not known here, or with another type of value, is not short.
+def has_counts(usage: object) -> bool:
+    """Whether it tells of tokens. Vertex AI may tell of nothing but the kind of traffic."""
+    return isinstance(usage, dict) and ("totalTokenCount" in usage or "promptTokenCount" in usage)
 
 
-class _Count(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    modality: str | UnsetType = UNSET
-    tokenCount: int | UnsetType = UNSET
+class CountedUsage(msgspec.Struct, gc=False):
+    """The usage of one event: the `form` that the events of a stream share, and its numbers."""
 
-
-class _Usage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """The usage so far: as events, when somebody asks for them."""
-
-    # In the order in which they come: the decoder tries the next one first.
-    promptTokenCount: int | UnsetType = UNSET
-    candidatesTokenCount: int | UnsetType = UNSET
-    totalTokenCount: int | UnsetType = UNSET
-    cachedContentTokenCount: int | UnsetType = UNSET
-    trafficType: str | UnsetType = UNSET
-    promptTokensDetails: tuple[_Count, ...] | UnsetType = UNSET
-    cacheTokensDetails: tuple[_Count, ...] | UnsetType = UNSET
-    candidatesTokensDetails: tuple[_Count, ...] | UnsetType = UNSET
-    thoughtsTokenCount: int | UnsetType = UNSET
+    form: bytes
+    numbers: list[int]
 
     def plain(self) -> dict[str, Any]:
-        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
-        return found
+        """As it was received."""
+        usage: dict[str, Any] = _loads(self.form % tuple(self.numbers))
+        return usage
 
     def events(self) -> list[ChunkEvent]:
         usage = self.plain()
         return [UsageReport(read_usage(usage)), ProviderData({"usage": usage})]
 
 
-class _Part(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    text: str
+class UsageTemplate:
+    """A payload with a hole for its text, which goes to the block `index` of the message, and one
+    for each number of the usage that follows."""
+
+    __slots__ = (
+        "_between",
+        "_form",
+        "_head",
+        "_index",
+        "_last",
+        "_same",
+        "_seen",
+        "_separator",
+        "_tail",
+    )
+
+    def __init__(
+        self,
+        around: tuple[bytes, bytes, bytes],
+        usage: bytes,
+        separator: bytes,
+        index: int | None,
+        seen: dict[str, Any],
+    ) -> None:
+        """`around`: what stands before the text, between text and usage, and after both.
+        `seen["usage"]` is kept to be the last one reported: what repeats says nothing new."""
+        self._head, self._between, self._tail = around
+        self._separator = separator
+        self._index = index
+        self._seen = seen
+        self._same = usage.translate(None, _DIGITS)
+        self._form = _number.sub(b"%d", usage.replace(b"%", b"%%"))
+        self._last = _numbers(usage)
+
+    @classmethod
+    def learn(
+        cls,
+        block: bytes,
+        delta: TextDelta,
+        path: tuple[str | int, ...],
+        separator: bytes,
+        seen: dict[str, Any],
+    ) -> UsageTemplate | None:
+        """The template of `block`, in which the text of `delta` is the value at `path`.
+
+        None where that cannot be proved: marks put in the place of text and usage must turn up
+        there when the payload is parsed. Nor where the usage has an escape, or a number that is
+        written otherwise than its value: what is made of the form must be what was received.
+        """
+        head, tail = around_text(block, delta.text)
+        between, key, rest = tail.partition(USAGE_KEY)
+        between += key + rest[: len(rest) - len(rest.lstrip(b": "))]
+        usage, tail = _first_value(tail[len(between) :])
+        _, data, start = head.rpartition(b"data: ")
+        marked = parsed((start if data else head)[:-1] + MARK_JSON + between[1:] + MARK_JSON + tail)
+        if value_at(marked, path) != MARK or value_at(marked, ("usageMetadata",)) != MARK:
+            return None
+        if b"\\" in usage or b"\n" in usage or not has_counts(parsed(usage)):
+            return None
+        template = cls((head, between, tail), usage, separator, delta.index, seen)
+        return template if template._form % tuple(template._last) == usage else None
+
+    def chunks(self, payloads: bytes) -> list[AIMessageChunk] | None:
+        """The chunks of `payloads`, each with its separator; None if one of them is no copy."""
+        blocks = payloads.split(self._separator)
+        if blocks.pop():
+            return None
+        head, tail, between = self._head, self._tail, self._between
+        raws = [b.removeprefix(head).removesuffix(tail) for b in blocks]
+        removed = sum(map(len, blocks)) - sum(map(len, raws))
+        if removed != len(blocks) * (len(head) + len(tail)):
+            return None
+        inner, found, usages = zip(*[raw.rpartition(between) for raw in raws], strict=True)
+        joined = b"\n".join(usages)
+        if not all(found) or joined.translate(None, _DIGITS) != b"\n".join(
+            [self._same] * len(raws)
+        ):
+            return None
+        texts, numbers, size = strings(inner), _numbers(joined), len(self._last)
+        if texts is None or "" in texts or len(numbers) != size * len(texts):
+            return None
+        chunks: list[AIMessageChunk] = []
+        index, form, last = self._index, self._form, self._last
+        for place, text in enumerate(texts):
+            now = numbers[place * size : (place + 1) * size]
+            if now == last:
+                chunks.append(TextChunk("", text, index))
+            else:
+                chunks.append(NotedChunk("", text, index, CountedUsage(form, now)))
+                last = now
+        self._last = last
+        self._seen["usage"] = CountedUsage(form, last)
+        return chunks
 
 
-class _Content(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    parts: tuple[_Part]
-    role: str = ""
-
-
-class _Candidate(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    content: _Content
-    index: Literal[0] = 0
-
-
-class _Event(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    candidates: tuple[_Candidate]
-    usageMetadata: _Usage | None = None
-    modelVersion: str = ""
-    createTime: str | None = None
-    responseId: str = ""
-
-
-_decode = msgspec.json.Decoder(_Event).decode
-
-
-def short_chunks(
-    payloads: Sequence[bytes], index: int, seen: dict[str, Any]
-) -> list[AIMessageChunk] | None:
-    """The chunks of events with a piece of text for the block `index`; None if not all of them are
-    short ones.
-
-    `seen["usage"]` is the usage as it was last reported: what repeats says nothing new.
-    """
+def _numbers(usages: bytes) -> list[int]:
+    """The integers in it; none if one is not written as JSON wants it."""
     try:
-        events = [_decode(payload) for payload in payloads]
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    chunks: list[AIMessageChunk] = []
-    known: _Usage | None = None  # the last one, once it has been compared with `seen`
-    created = seen.get("createTime")
-    for event in events:
-        text, usage = event.candidates[0].content.parts[0].text, event.usageMetadata
-        if not text or (event.createTime is not None and event.createTime != created):
-            return None
-        if known is None and usage is not None and usage.plain() == seen.get("usage"):
-            known = usage
-        if usage is None or usage == known:
-            chunks.append(TextChunk("", text, index))
-        elif usage.totalTokenCount is UNSET:
-            return None
-        else:
-            chunks.append(NotedChunk("", text, index, usage))
-            known = usage
-    if known is not None:
-        seen["usage"] = known.plain()
-    return chunks
+        return _integers(b"[" + b",".join(usages.translate(_KEEP_DIGITS).split()) + b"]")
+    except msgspec.DecodeError:
+        return []
+
+
+def _first_value(data: bytes) -> tuple[bytes, bytes]:
+    """The JSON value that `data` begins with, as it stands there, and the rest."""
+    try:
+        _, end = _scan(data.decode("latin-1"))
+    except (ValueError, RecursionError):
+        return b"", data
+    return data[:end], data[end:]

@@ -23,13 +23,16 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-__all__ = ["Template"]
+from ..chunks import AIMessageChunk, TextChunk
+
+__all__ = ["MARK", "MARK_JSON", "Template", "around_text", "parsed", "strings", "value_at"]
 
 _loads = msgspec.json.Decoder().decode
-_strings = msgspec.json.Decoder(list[str]).decode
+_string_list = msgspec.json.Decoder(list[str]).decode
 _numbers = msgspec.json.Decoder(list[int]).decode
-_MARK: Final = "\u2702streamfold\u2702"
-_MARK_JSON: Final = msgspec.json.encode(_MARK)
+#: What is put into a hole for the proof.
+MARK: Final = "\u2702streamfold\u2702"
+MARK_JSON: Final = msgspec.json.encode(MARK)
 #: A JSON string without its quotes; possessive, so it never tries twice.
 _is_text: Final = re.compile(rb'[^"\\\n]*+(?:\\.[^"\\\n]*+)*+', re.S).fullmatch
 _BACKSLASH: Final = 0x5C
@@ -68,14 +71,14 @@ def _are_counts(values: Sequence[bytes]) -> bool:
 class Template:
     """A payload with a hole for its text, which goes to the block `index` of the message."""
 
-    __slots__ = ("_after", "_before", "_head", "_separator", "_tail", "index")
+    __slots__ = ("_after", "_before", "_head", "_index", "_separator", "_tail")
 
     def __init__(
-        self, head: bytes, tail: bytes, separator: bytes, index: int, counter: bytes = b""
+        self, head: bytes, tail: bytes, separator: bytes, index: int | None, counter: bytes = b""
     ) -> None:
         """`separator` ends each payload of a stream. `counter`: a key and its number, in `head` or
         `tail`, of which the number may vary."""
-        self.index = index
+        self._index = index
         self._separator = separator
         found, tail = _holes_after(tail)
         counts = _counts(head, counter)
@@ -96,7 +99,7 @@ class Template:
         text: str,
         path: tuple[str | int, ...],
         separator: bytes,
-        index: int,
+        index: int | None,
         counter_key: str | None = None,
     ) -> Template | None:
         """The template of `block`, in which `text` is the value at `path` of the payload and a
@@ -105,22 +108,24 @@ class Template:
         None where that cannot be proved: the text must be found once, plainly written, and a mark
         put in its place must turn up at `path` when the payload is parsed; likewise the number.
         """
-        raw = b'"' + text.encode("utf-8", "replace") + b'"'
-        if block.count(raw) != 1 or "\\" in text:
-            return None
-        head, _, tail = block.partition(raw)
+        head, tail = around_text(block, text)
         _, data, start = head.rpartition(b"data: ")
-        payload = (start if data else head) + _MARK_JSON + tail
-        marked = _parsed(payload)
-        if _at(marked, path) != _MARK:
+        payload = (start if data else head)[:-1] + MARK_JSON + tail[1:]
+        marked = parsed(payload)
+        if value_at(marked, path) != MARK:
             return None
         counter = b"" if counter_key is None else _counter(payload, marked, counter_key)
         if counter and block.count(counter) != 1:
             return None
-        return cls(head + b'"', b'"' + tail, separator, index, counter)
+        return cls(head, tail, separator, index, counter)
 
-    def texts(self, payloads: bytes) -> list[str] | None:
-        """The texts of `payloads`, each with its separator; None if one of them is no copy."""
+    def chunks(self, payloads: bytes) -> list[AIMessageChunk] | None:
+        """The chunks of `payloads`, each with its separator; None if one of them is no copy."""
+        texts = self._texts(payloads)
+        index = self._index
+        return None if texts is None else [TextChunk("", text, index) for text in texts if text]
+
+    def _texts(self, payloads: bytes) -> list[str] | None:
         blocks = payloads.split(self._separator)
         if blocks.pop():
             return None
@@ -137,22 +142,32 @@ class Template:
             values, found, raws = zip(*[raw.partition(known) for raw in raws], strict=False)
             if not (all(found) and fit(values)):
                 return None
-        return _decoded(raws)
+        return strings(raws)
 
 
-def _decoded(raws: Sequence[bytes]) -> list[str] | None:
+def around_text(block: bytes, text: str) -> tuple[bytes, bytes]:
+    """What stands before and after `text`, the quotes included. Both are empty if it is not there
+    exactly once, as it is."""
+    raw = b'"' + text.encode("utf-8", "replace") + b'"'
+    if block.count(raw) != 1 or "\\" in text:
+        return b"", b""
+    head, _, tail = block.partition(raw)
+    return head + b'"', b'"' + tail
+
+
+def strings(raws: Sequence[bytes]) -> list[str] | None:
     """The strings that `raws` are the insides of; None if one of them is none."""
     joined = b'","'.join(raws)
     plain = _BACKSLASH not in joined and joined.count(b'"') == 2 * (len(raws) - 1)
     if not plain and not all(map(_is_text, raws)):
         return None
     try:
-        return _strings(b'["' + joined + b'"]')
+        return _string_list(b'["' + joined + b'"]')
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-def _at(value: Any, path: tuple[str | int, ...]) -> Any:
+def value_at(value: Any, path: tuple[str | int, ...]) -> Any:
     for step in path:
         try:
             value = value[step]
@@ -161,7 +176,7 @@ def _at(value: Any, path: tuple[str | int, ...]) -> Any:
     return value
 
 
-def _parsed(payload: bytes) -> Any:
+def parsed(payload: bytes) -> Any:
     try:
         return _loads(payload)
     except (msgspec.DecodeError, RecursionError):
@@ -174,7 +189,7 @@ def _counter(payload: bytes, marked: Any, key: str) -> bytes:
     if type(number) is not int or number < 0:
         return b""
     raw, next_one = (b'"%b":%d' % (key.encode(), n) for n in (number, number + 1))
-    changed = _parsed(payload.replace(raw, next_one))
+    changed = parsed(payload.replace(raw, next_one))
     return raw if changed == {**marked, key: number + 1} else b""
 
 
