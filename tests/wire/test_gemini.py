@@ -7,10 +7,19 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from decoding import Decoded, bytewise, check_readable, decode, decode_whole, samples
 from streamfold.chunks import TextChunk
-from streamfold.deltas import BlockEnd, BlockStart, DataDelta, ReasoningDelta, TextDelta
+from streamfold.deltas import (
+    BlockEnd,
+    BlockStart,
+    DataDelta,
+    ReasoningDelta,
+    TextDelta,
+    UsageReport,
+)
 from streamfold.errors import (
     AuthenticationError,
     ContentFilterError,
@@ -698,6 +707,119 @@ def test_the_array_takes_the_short_way() -> None:
     chunks = [chunk for data in reads for chunk in decoder.feed(data)]
     assert sum(chunk.text == "a" for chunk in chunks) == 99
     assert frames < 12
+
+
+def counted(text: str, usage: Any, **fields: Any) -> bytes:
+    return (
+        b"data: %b\n\n"
+        % json.dumps({**event({"text": text}), "usageMetadata": usage, **fields}).encode()
+    )
+
+
+def usage_at(n: int) -> dict[str, Any]:
+    """As Vertex AI tells it: there are details, and what stays the same stands between."""
+    return {
+        "promptTokenCount": 8,
+        "candidatesTokenCount": n,
+        "totalTokenCount": 108 + n,
+        "trafficType": "ON_DEMAND",
+        "candidatesTokensDetails": [{"modality": "TEXT", "tokenCount": n}],
+        "thoughtsTokenCount": 100,
+    }
+
+
+def both_ways(reads: Any) -> Decoded:
+    """Short and complete, which must say the same."""
+    short = decode("gemini", reads)
+    complete = decode("gemini", reads, short_way=False)
+    assert short.events == complete.events
+    assert repr(short.error) == repr(complete.error)
+    return short
+
+
+@pytest.mark.parametrize("per_read", [1, 3, 20])
+def test_events_that_count_tokens_take_the_short_way(
+    monkeypatch: pytest.MonkeyPatch, per_read: int
+) -> None:
+    """What changes may be told at once or bit by bit; the last usage is that of the message."""
+    events = [counted("a", usage_at(n)) for n in (*range(1, 60), *range(99, 130))]
+    events[40] = counted("b", {**usage_at(70), "thoughtsTokenCount": 101})
+    reads = [b"".join(events[n : n + per_read]) for n in range(0, len(events), per_read)]
+    both_ways([*reads, b"data: %b\n\n" % json.dumps(STOP).encode()])
+    frames = 0
+    take = Decoder._frame
+
+    def counting(self: Decoder, frame: Any, chunks: Any) -> None:
+        nonlocal frames
+        frames += 1
+        take(self, frame, chunks)
+
+    monkeypatch.setattr(Decoder, "_frame", counting)
+    decoder = Decoder()
+    chunks = [chunk for data in reads for chunk in decoder.feed(data)]
+    assert frames <= 3 * per_read
+    assert len(chunks) == 90
+    assert all(chunk.usage_metadata for chunk in chunks)
+    message = sum(chunks[1:], chunks[0])
+    assert message.usage_metadata["output_tokens"] == 229
+    assert message.response_metadata["usage"] == usage_at(129)
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["7.5", '"7"', "07", "-7", "7e5", "0", "null", "[7]", "", "7,", "7 7", "9" * 5000, "7}]"],
+)
+@pytest.mark.parametrize("key", ["promptTokenCount", "totalTokenCount", "thoughtsTokenCount"])
+@pytest.mark.parametrize("place", [1, 30])
+def test_what_is_no_count_is_what_it_is_by_the_complete_way(
+    key: str, number: str, place: int
+) -> None:
+    events = [counted("a", usage_at(n)) for n in range(1, 50)]
+    value = usage_at(place + 1)[key]
+    odd = events[place].replace(f'"{key}": {value}'.encode(), f'"{key}": {number}'.encode())
+    assert odd != events[place]
+    events[place] = odd
+    for size in (1, 7, 49):
+        both_ways([b"".join(events[n : n + size]) for n in range(0, 49, size)])
+
+
+@pytest.mark.parametrize("size", [1, 4, 40])
+@pytest.mark.parametrize("empty", [{}, None, {"trafficType": "ON_DEMAND"}])
+def test_usage_that_repeats_says_nothing_new(empty: Any, size: int) -> None:
+    again = [1, 1, 2, 2, 3, 3, 3, 3, 4]
+    told = [usage_at(n) for n in again]
+    events = [counted("a", usage) for usage in (*told, *[empty] * 4, *told[-1:] * 4, *told)]
+    decoded = both_ways([b"".join(events[n : n + size]) for n in range(0, len(events), size)])
+    reports = [e for chunk in decoded.chunks for e in chunk.events if type(e) is UsageReport]
+    assert len(reports) == 8 + bool(empty)  # kinds of traffic have no count, but are news
+
+
+usages = st.fixed_dictionaries(
+    {},
+    optional={
+        "promptTokenCount": st.integers(0, 12),
+        "candidatesTokenCount": st.integers(0, 12) | st.just("5") | st.floats(0, 3, width=16),
+        "totalTokenCount": st.integers(0, 12) | st.none(),
+        "trafficType": st.sampled_from(["a", "b1", "c\n2", "%d", "%", '"']),
+        "promptTokensDetails": st.lists(
+            st.fixed_dictionaries({"modality": st.just("TEXT"), "tokenCount": st.integers(0, 2)}),
+            max_size=2,
+        ),
+    },
+)
+
+
+@given(
+    events=st.lists(
+        st.builds(counted, st.sampled_from(["a", "b", "", '"', "\ud83d", "\n", "5"]), usages)
+        | st.builds(counted, st.just("a"), st.builds(usage_at, st.integers(0, 200))),
+        min_size=1,
+        max_size=30,
+    ),
+    size=st.integers(1, 12),
+)
+def test_any_usage_is_told_as_by_the_complete_way(events: list[bytes], size: int) -> None:
+    both_ways([b"".join(events[n : n + size]) for n in range(0, len(events), size)])
 
 
 def test_every_event_becomes_one_chunk() -> None:

@@ -850,10 +850,15 @@ def learnt(block: bytes, key: str | None = "n") -> Template | None:
     return Template.learn(block, "a", ("t",), b"\n\n", 0, key)
 
 
+def texts(template: Template, payloads: bytes) -> list[str] | None:
+    chunks = template.chunks(payloads)
+    return None if chunks is None else [str(chunk.text) for chunk in chunks]
+
+
 def test_a_template_lets_only_the_number_of_its_key_vary() -> None:
     template = learnt(b'data: {"n":7,"m":7,"t":"a"}')
     assert template is not None
-    assert template.texts(b'data: {"n":123,"m":7,"t":"b"}\n\n') == ["b"]
+    assert texts(template, b'data: {"n":123,"m":7,"t":"b"}\n\n') == ["b"]
     for other in (
         b'"n":7,"m":8',
         b'"n":07,"m":7',
@@ -861,7 +866,7 @@ def test_a_template_lets_only_the_number_of_its_key_vary() -> None:
         b'"n":7.5,"m":7',
         b'"n":,"m":7',
     ):
-        assert template.texts(b"data: {" + other + b',"t":"b"}\n\n') is None
+        assert texts(template, b"data: {" + other + b',"t":"b"}\n\n') is None
     for block in (
         b'{"n":7.0,"t":"a"}',
         b'{"n":true,"t":"a"}',
@@ -870,13 +875,13 @@ def test_a_template_lets_only_the_number_of_its_key_vary() -> None:
     ):
         fixed = learnt(b"data: " + block)
         assert fixed is not None
-        assert fixed.texts(b"data: " + block + b"\n\n") == ["a"]
-        assert fixed.texts(b"data: " + block.replace(b"7", b"8") + b"\n\n") in (None, ["a"])
+        assert texts(fixed, b"data: " + block + b"\n\n") == ["a"]
+        assert texts(fixed, b"data: " + block.replace(b"7", b"8") + b"\n\n") in (None, ["a"])
     inner = learnt(b'data: {"n":7,"x":{"n":7},"t":"a"}')
     assert inner is not None
-    assert inner.texts(b'data: {"n":8,"x":{"n":7},"t":"b"}\n\n') is None, (
+    assert texts(inner, b'data: {"n":8,"x":{"n":7},"t":"b"}\n\n') is None, (
         "which one it is, is not plain"
     )
     unkeyed = learnt(b'data: {"n":7,"t":"a"}', None)
     assert unkeyed is not None
-    assert unkeyed.texts(b'data: {"n":8,"t":"a"}\n\n') is None
+    assert texts(unkeyed, b'data: {"n":8,"t":"a"}\n\n') is None

@@ -131,8 +131,8 @@ class Template:
             return None
         head, tail = self._head, self._tail
         raws: Sequence[bytes] = [b.removeprefix(head).removesuffix(tail) for b in blocks]
-        removed = sum(map(len, blocks)) - sum(map(len, raws))
-        if removed != len(blocks) * (len(head) + len(tail)):
+        around = len(head) + len(tail) + len(self._separator)
+        if len(payloads) - sum(map(len, raws)) != len(blocks) * around:
             return None
         for fit, known in self._after:
             raws, found, values = zip(*[raw.rpartition(known) for raw in raws], strict=False)
