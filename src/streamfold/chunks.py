@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import msgspec
@@ -40,9 +41,17 @@ from .fold import _HANDLERS, Fold
 from .messages import AIMessage, known_call
 from .usage import USAGE_IS_PARTIAL, UsageMetadata
 
-__all__ = ["AIMessageChunk", "NotedChunk", "TextChunk", "fold_events", "message_from_fold"]
+__all__ = [
+    "AIMessageChunk",
+    "NotedChunk",
+    "Received",
+    "TextChunk",
+    "fold_events",
+    "message_from_fold",
+]
 
 T = TypeVar("T")
+_PIECES: Final = 8  # of text, before they are joined
 
 
 class _Log:
@@ -358,6 +367,52 @@ def fold_events(events: Iterable[Any]) -> AIMessageChunk:
     """A chunk made of `events` (or `TextChunk`s), which are taken as they are."""
     items = list(events)
     return _View("", _Log(items), len(items))
+
+
+class Received:
+    """The chunks of one answer so far, for the message that they make: pieces of text that follow
+    one another are kept as one, for a reader may hold thousands of streams and no chunk of them."""
+
+    __slots__ = ("_chunks", "_merged")
+
+    def __init__(self) -> None:
+        self._chunks: list[AIMessageChunk] = []
+        self._merged = 0  # so many are not looked at again
+
+    def __bool__(self) -> bool:
+        return bool(self._chunks)
+
+    def extend(self, chunks: list[AIMessageChunk]) -> None:
+        """The next chunks."""
+        self._chunks.extend(chunks)
+        if len(self._chunks) - self._merged >= _PIECES:
+            self._merge()
+
+    def _merge(self) -> None:
+        new = self._chunks[self._merged :]
+        if {chunk.__class__ for chunk in new} == {TextChunk}:
+            groups: Iterable[Any] = [(TextChunk, new)]
+        else:
+            groups = groupby(new, key=type)
+        del self._chunks[self._merged :]
+        for kind, chunks in groups:
+            self._chunks.extend(_joined(list(chunks)) if kind is TextChunk else chunks)
+        self._merged = len(self._chunks)
+
+    def to_message(self, finish_reason: str | None) -> AIMessage | None:
+        """See `AIMessageChunk.to_message`; None if nothing has been received."""
+        if not self._chunks:
+            return None
+        items = [item for chunk in self._chunks for item in _items(chunk)]
+        return fold_events(items).to_message(finish_reason)
+
+
+def _joined(chunks: list[TextChunk]) -> list[TextChunk]:
+    """The same text in one piece, if it belongs to one block."""
+    indexes = {chunk.index for chunk in chunks}
+    if len(indexes) > 1:
+        return chunks
+    return [TextChunk("", "".join([chunk.text for chunk in chunks]), indexes.pop())]
 
 
 def message_from_fold(fold: Fold, finish_reason: str | None = None) -> AIMessage:

@@ -19,7 +19,7 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from .callbacks import ChatGeneration, Listener, LLMResult, handlers_of, listeners, notify
-from .chunks import AIMessageChunk, TextChunk, fold_events
+from .chunks import AIMessageChunk, Received
 from .config import DEFAULT_CONCURRENCY, Inherited, RunnableConfig, merge_configs
 from .errors import ConfigurationError, RecursionLimitError, StreamfoldError
 from .messages import AIMessage
@@ -213,7 +213,7 @@ async def watched(
     """`batches`, while the handlers of `run` hear of its start, of every chunk if it is to be heard
     as `tokens`, and of its end. With `starts`, an empty batch follows the start. `profile`: what
     the caller said of the model."""
-    received: list[AIMessageChunk] = []
+    received = Received()
 
     def partial(error: Exception | None) -> dict[str, Any]:
         return {"response": _result(_partial(error, received), profile)}
@@ -231,20 +231,13 @@ async def watched(
                     keywords["chunk"] = chunk  # each call gets a copy
                     await notify(hearing, (chunk.text,), keywords)
             yield batch
-        outcome.result = _result(_folded(received, None), profile)
+        outcome.result = _result(received.to_message(None), profile)
 
 
-def _partial(error: Exception | None, received: list[AIMessageChunk]) -> AIMessage | None:
+def _partial(error: Exception | None, received: Received) -> AIMessage | None:
     if isinstance(error, StreamfoldError) and error.partial is not None:
         return error.partial
-    return _folded(received, "cancelled" if error is None else "error")
-
-
-def _folded(received: list[AIMessageChunk], reason: str | None) -> AIMessage | None:
-    if not received:
-        return None
-    items = [i for c in received for i in ((c,) if c.__class__ is TextChunk else c.events)]
-    return fold_events(items).to_message(reason)
+    return received.to_message("cancelled" if error is None else "error")
 
 
 def _result(message: AIMessage | None, profile: Mapping[str, Any] | None) -> LLMResult | None:

@@ -44,9 +44,15 @@ class ChunkedBody:
         self.error: httpcore.RemoteProtocolError | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """The bytes of the body that `data` brings."""
+        """The bytes of the body that `data` brings. Without any, the connection has ended."""
         if self.done or self.error is not None:
             self.rest += data
+            return b""
+        if not data:
+            self._fail(
+                "peer closed connection without sending complete message body "
+                "(incomplete chunked read)"
+            )
             return b""
         if self._left > len(data):
             self._left -= len(data)
@@ -62,14 +68,6 @@ class ChunkedBody:
         if self._trailing:
             self._trailer(data[place:])
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def close(self) -> None:
-        """The bytes have ended."""
-        if not self.done and self.error is None:
-            self._fail(
-                "peer closed connection without sending complete message body "
-                "(incomplete chunked read)"
-            )
 
     def _chunks(self, data: bytes, place: int, pieces: list[bytes]) -> int:
         """Add the chunks from `place` on to `pieces`. Where they end in `data`."""

@@ -198,16 +198,15 @@ class _Body(httpx.AsyncByteStream):
             if self._chunked and stream is not None:
                 body = ChunkedBody()
                 while not body.done:
-                    received = await stream.receive()
-                    if data := body.feed(received):
-                        yield data
-                    if not received:
-                        body.close()
+                    # Popped, for nothing here may hold the bytes while their reader is busy.
+                    data = [body.feed(await stream.receive())]
+                    if data[0]:
+                        yield data.pop()
                     if body.error is not None:
                         raise body.error
                 stream.end_chunks(body.rest)
-            async for data in self._got:
-                yield data
+            async for rest in self._got:
+                yield rest
             if stream is not None and stream.has_more():
                 stream.spent = True
         except httpcore.NetworkError as error:

@@ -20,7 +20,7 @@ import anyio.lowlevel
 import httpx
 import msgspec
 
-from ..chunks import AIMessageChunk, fold_events
+from ..chunks import AIMessageChunk, Received
 from ..errors import (
     ConfigurationError,
     ConnectError,
@@ -115,7 +115,7 @@ async def _tries(
     call: Call, clock: Clock | None = None
 ) -> AsyncGenerator[list[AIMessageChunk], None]:
     clock = clock or Clock(call.timeouts)
-    received: list[AIMessageChunk] = []
+    received = Received()
     budget = budget_of(call.connections, call.base_url)
     attempt = cost = 0
     while True:
@@ -138,7 +138,7 @@ async def _tries(
             failure = error
             await turn.refused(error)
             if received:
-                error.partial = partial_message(received, "error")
+                error.partial = received.to_message("error")
                 raise
             pause = pause_before(error, attempt, call.max_retries, clock.total_left())
             if pause is None:
@@ -160,12 +160,6 @@ async def _tries(
         finally:
             turn.over(failure, whole=whole)
         await anyio.sleep(pause)
-
-
-def partial_message(chunks: list[AIMessageChunk], finish_reason: str) -> Any:
-    """What had arrived, as a message."""
-    events = [event for chunk in chunks for event in chunk.events]
-    return fold_events(events).to_message(finish_reason)
 
 
 async def _attempt(
@@ -328,7 +322,9 @@ async def _decoded(
         waiting = False
         try:
             async for data in reads:
-                if chunks := decoder.feed(data):
+                chunks = decoder.feed(data)
+                del data  # nothing here may hold it while its reader is busy
+                if chunks:
                     yield chunks
                 if decoder.error is not None or decoder.done:
                     break
