@@ -111,7 +111,7 @@ def _dialects() -> Scenario:
 LISTENING = (
     Entry("streamfold_pipe", "streamfold_pipe"),
     Entry("streamfold", "streamfold_pipe", 1.02),
-    Entry("streamfold_events", "streamfold", 3.0),
+    Entry("streamfold_events", "streamfold", 2.0),
 )
 AT_ONCE = (Entry("floor", "floor"), Entry("streamfold", "floor", 0.2))
 SMALL = (Entry("floor_ask", "floor_ask"), Entry("streamfold_ask", "floor_ask", 1.1))

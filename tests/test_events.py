@@ -101,6 +101,41 @@ async def test_a_model(embedded: EmbeddedProvider) -> None:
     assert events[0]["metadata"]["ls_provider"] == "openai"
 
 
+def _texts(data: Any) -> Any:
+    return {key: getattr(value, "text", None) for key, value in data.items()}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_events_are_the_same_whoever_listens_besides(nested: bool) -> None:
+    """Alone, the events of a network read are made at once; a handler hears token by token."""
+    heard: list[str] = []
+
+    class Handler(BaseCallbackHandler):
+        def on_llm_new_token(self, token: str, **run: Any) -> None:
+            heard.append(token)
+
+    answers = [Answer("one two three four five")] * 2
+    found = []
+    with EmbeddedProvider(script=answers) as provider:
+        asked = model(provider)
+
+        @runnable
+        async def app(text: str) -> Any:
+            return await asked.ainvoke(text)
+
+        for callbacks in ([], [Handler()]):
+            called = app if nested else asked
+            events = await collected(called.astream_events("hi", {"callbacks": callbacks}))
+            assert_sound(events)
+            model_events = [event for event in events if "chat_model" in event["event"]]
+            found.append([(e["event"], _texts(e["data"])) for e in model_events])
+    alone, besides = found
+    assert alone == besides
+    texts = [data["chunk"] for what, data in alone if what.endswith("_stream")]
+    assert "".join(texts) == "".join(heard) == "one two three four five"
+    assert len(texts) == len(heard) > 3
+
+
 async def test_a_tree_of_functions_tools_and_models(embedded: EmbeddedProvider) -> None:
     """Parents from the root down; nested runs have what the caller passed as their input."""
 

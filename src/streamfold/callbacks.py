@@ -26,6 +26,8 @@ from .messages import AIMessage
 from .usage import UsageMetadata, add_usage
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from .console import ConsoleCallbackHandler
     from .runs import adispatch_custom_event, dispatch_custom_event
 
@@ -33,6 +35,7 @@ __all__ = [
     "AsyncCallbackHandler",
     "BaseCallbackHandler",
     "ChatGeneration",
+    "ChunksHandler",
     "ConsoleCallbackHandler",
     "LLMResult",
     "UsageMetadataCallbackHandler",
@@ -149,6 +152,15 @@ class BaseCallbackHandler:
 
 class AsyncCallbackHandler(BaseCallbackHandler):
     """The same, for handlers whose methods are async: override them with ``async def``."""
+
+
+class ChunksHandler(BaseCallbackHandler):
+    """For what must cost little per chunk: where all who hear the tokens of a run are of this kind,
+    they hear of those of a network read at once, instead of `on_llm_new_token` for each."""
+
+    def on_llm_chunks(self, chunks: Sequence[Any], run_id: UUID) -> Any:
+        """The chunks of one network read."""
+        raise NotImplementedError
 
 
 # ---- who listens ---------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import msgspec
 from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 
 from .batch import spawn
-from .callbacks import BaseCallbackHandler, LLMResult
+from .callbacks import ChunksHandler, LLMResult
 from .chunks import AIMessageChunk
 from .errors import ConfigurationError
 from .messages import BaseMessage
@@ -88,15 +88,16 @@ class _Open(msgspec.Struct, gc=False):
     kind: str
     common: Event | None
     input: Any
+    piece: Event | None = None  # an event for a piece of its output, to be copied
 
 
-class EventSink(BaseCallbackHandler):
-    """Makes events of what a handler hears and gives each to `put`, which may give back something
+class EventSink(ChunksHandler):
+    """Makes events of what a handler hears and gives them to `put`, which may give back something
     to be awaited: room for more."""
 
     wants_tokens = True
 
-    def __init__(self, shown: EventFilter, put: Callable[[Event], Any]) -> None:
+    def __init__(self, shown: EventFilter, put: Callable[[Sequence[Event]], Any]) -> None:
         self._shown = shown
         self._put = put
         self._open: dict[UUID, _Open] = {}
@@ -104,13 +105,20 @@ class EventSink(BaseCallbackHandler):
     def _start(self, kind: str, input: Any, run: Keywords) -> Any:
         common = self._common(kind, run)
         self._open[run["run_id"]] = _Open(kind, common, input)
-        return common and self._put(_event(kind, "start", common, {"input": input}))
+        return common and self._put([_event(kind, "start", common, {"input": input})])
 
-    def _more(self, chunk: Any, id: UUID) -> Any:
+    def _more(self, chunks: Sequence[Any], id: UUID) -> Any:
         run = self._open.get(id)
         if run is None or run.common is None:
             return None
-        return self._put(_event(run.kind, "stream", run.common, {"chunk": chunk}))
+        if run.piece is None:
+            run.piece = _event(run.kind, "stream", run.common, {})
+        events = []
+        for chunk in chunks:
+            event = run.piece.copy()
+            event["data"] = {"chunk": chunk}
+            events.append(event)
+        return self._put(events)
 
     def _end(self, what: str, data: dict[str, Any], run: Keywords) -> Any:
         started = self._open.pop(run["run_id"], None)
@@ -118,7 +126,7 @@ class EventSink(BaseCallbackHandler):
             return None
         if started.common["parent_ids"]:  # what the root got, its caller knows
             data["input"] = started.input
-        return self._put(_event(started.kind, what, started.common, data))
+        return self._put([_event(started.kind, what, started.common, data)])
 
     def _common(self, kind: str, run: Keywords) -> Event | None:
         """What all events of a run share; None where they are not shown."""
@@ -138,7 +146,10 @@ class EventSink(BaseCallbackHandler):
         return self._start("chat_model", run.get("raw_input", messages), run)
 
     def on_llm_new_token(self, token: str, *, chunk: Any = None, **run: Any) -> Any:
-        return self._more(chunk, run["run_id"])
+        return self._more((chunk,), run["run_id"])
+
+    def on_llm_chunks(self, chunks: Sequence[Any], run_id: UUID) -> Any:
+        return self._more(chunks, run_id)
 
     def on_llm_end(self, response: LLMResult, **run: Any) -> Any:
         return self._end("end", {"output": _output(response)}, run)
@@ -153,7 +164,7 @@ class EventSink(BaseCallbackHandler):
         return self._start("chain", inputs, run)
 
     def on_chain_stream(self, chunk: Any, **run: Any) -> Any:
-        return self._more(chunk, run["run_id"])
+        return self._more((chunk,), run["run_id"])
 
     def on_chain_end(self, outputs: Any, **run: Any) -> Any:
         return self._end("end", {"output": outputs}, run)
@@ -178,11 +189,11 @@ class EventSink(BaseCallbackHandler):
 
     def on_retry(self, retry_state: Any, **run: Any) -> Any:
         common = self._common("retry", run)
-        return common and self._put({"event": "on_retry", **common, "data": retry_state})
+        return common and self._put([{"event": "on_retry", **common, "data": retry_state}])
 
     def on_custom_event(self, name: str, data: Any, **run: Any) -> Any:
         common = self._common("custom", {**run, "name": name})
-        return common and self._put({"event": "on_custom_event", **common, "data": data})
+        return common and self._put([{"event": "on_custom_event", **common, "data": data}])
 
 
 def _event(kind: str, what: str, common: Event, data: dict[str, Any]) -> Event:
@@ -210,10 +221,10 @@ class _Buffer:
         self._left = False  # nobody takes any more
         self.over = False
 
-    def put(self, event: Event) -> Awaitable[None] | None:
+    def put(self, events: Sequence[Event]) -> Awaitable[None] | None:
         if self._left:
             return checkpoint()  # a cancelled run ends here, and its last words wait for nobody
-        self._events.append(event)
+        self._events.extend(events)
         self._consumer.wake()
         return self._room() if len(self._events) > _AHEAD else None
 
@@ -274,7 +285,7 @@ class _Waiter:
 
 
 async def task_events(
-    run: Callable[[Callable[[Event], Any]], Awaitable[Any]],
+    run: Callable[[Callable[[Sequence[Event]], Any]], Awaitable[Any]],
 ) -> AsyncGenerator[Event, None]:
     """The events that ``run(put)`` puts while it runs in a task of its own. Its error is raised
     after the last event; leaving early cancels it."""

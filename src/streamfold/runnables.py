@@ -263,7 +263,7 @@ class Runnable:
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Events of a run that may nest others: it runs in a task of its own."""
 
-        async def run(put: Callable[[dict[str, Any]], Any]) -> None:
+        async def run(put: Callable[[Sequence[dict[str, Any]]], Any]) -> None:
             listening = merge_configs(config, {"callbacks": [EventSink(shown, put)]})
             async with aclosing(self._stream(input, listening, **kwargs)()) as batches:
                 async for _ in batches:

@@ -8,7 +8,7 @@ inherited by nested runs, the name and the id are not.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar
@@ -18,7 +18,15 @@ import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
-from .callbacks import ChatGeneration, Listener, LLMResult, handlers_of, listeners, notify
+from .callbacks import (
+    ChatGeneration,
+    ChunksHandler,
+    Listener,
+    LLMResult,
+    handlers_of,
+    listeners,
+    notify,
+)
 from .chunks import AIMessageChunk, Received
 from .config import DEFAULT_CONCURRENCY, Inherited, RunnableConfig, merge_configs
 from .errors import ConfigurationError, RecursionLimitError, StreamfoldError
@@ -222,16 +230,33 @@ async def watched(
     async with begun as outcome, aclosing(batches):
         if starts:
             yield []
-        hearing = run.listeners("on_llm_new_token") if tokens else ()
-        keywords = run.keywords
+        hear = _hearing(run) if tokens else None
         async for batch in batches:
             received.extend(batch)
-            if hearing:
-                for chunk in batch:
-                    keywords["chunk"] = chunk  # each call gets a copy
-                    await notify(hearing, (chunk.text,), keywords)
+            if hear is not None:
+                await hear(batch)
             yield batch
         outcome.result = _result(received.to_message(None), profile)
+
+
+def _hearing(run: Run) -> Callable[[list[AIMessageChunk]], Awaitable[None]] | None:
+    """What tells the handlers of `run` about the chunks of a network read, one by one, or at once
+    if each of them has a method for that. None if nobody listens."""
+    told = run.listeners("on_llm_new_token")
+    at_once = [(one, one.on_llm_chunks) for one, _ in told if isinstance(one, ChunksHandler)]
+    keywords = run.keywords
+
+    async def all_of(chunks: list[AIMessageChunk]) -> None:
+        await notify(at_once, (chunks, run.id), {})
+
+    async def each_of(chunks: list[AIMessageChunk]) -> None:
+        for chunk in chunks:
+            keywords["chunk"] = chunk  # each call gets a copy
+            await notify(told, (chunk.text,), keywords)
+
+    if not told:
+        return None
+    return all_of if len(at_once) == len(told) else each_of
 
 
 def _partial(error: Exception | None, received: Received) -> AIMessage | None:

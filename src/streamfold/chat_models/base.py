@@ -305,7 +305,7 @@ class ChatModel(Runnable):
     ) -> AsyncGenerator[dict[str, Any], None]:
         """A model nests nothing: its events come from the generator that streams it."""
         pending: deque[dict[str, Any]] = deque()
-        sink = EventSink(shown, pending.append)
+        sink = EventSink(shown, pending.extend)
         listening = merge_configs(config, {"callbacks": [sink]})
         return inline_events(self._stream(input, listening, starts=True, **kwargs)(), pending)
 
