@@ -149,7 +149,10 @@ class Charge:
 
 def budgets_here(own: Budget | None) -> tuple[Budget, ...]:
     """The budgets that a call made here has: its own and those of the blocks around it."""
-    found = (*_here.get(), own) if own is not None else _here.get()
+    around = _here.get()
+    if own is None and not around:
+        return ()
+    found = around if own is None else (*around, own)
     return tuple({id(budget): budget for budget in found}.values())
 
 

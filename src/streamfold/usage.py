@@ -66,13 +66,12 @@ def make_usage(
 
 
 def _reported(details: Mapping[str, int | None] | None) -> dict[str, int]:
-    counts = {key: token_count(value) for key, value in (details or {}).items()}
-    return {key: count for key, count in counts.items() if count is not None}
+    return {key: value for key, value in (details or {}).items() if type(value) is int}
 
 
 def token_count(value: object) -> int | None:
     """`value` if it is a count; a vendor may send anything."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if type(value) is int else None
 
 
 def add_usage(left: UsageMetadata | None, right: UsageMetadata | None) -> UsageMetadata | None:

@@ -327,9 +327,12 @@ class ChatModel(Runnable):
 
     def _told(self, name: str, kwargs: Mapping[str, Any]) -> Any:
         """A parameter of a call: its own, else the model's."""
-        said = checked_parameters(kwargs, self._vendor, call=True) if kwargs else {}
-        found = (params.get(name) for params in (said, self._bound, self._params))
-        return next((value for value in found if value is not None), None)
+        said = checked_parameters(kwargs, self._vendor, call=True) if kwargs else kwargs
+        for params in (said, self._bound, self._params):
+            value = params.get(name)
+            if value is not None:
+                return value
+        return None
 
     def _watched(
         self,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from ..chunks import AIMessageChunk
-from ..usage import UsageMetadata, make_usage
+from ..usage import UsageMetadata, make_usage, token_count
 from .codec import Decoder as BaseDecoder
 from .codec import args_text, text_or_none
 from .openai_chat_request import BODY_FIELDS, URL_BLOCKS, encode
@@ -347,7 +347,7 @@ def read_usage(usage: Mapping[str, Any]) -> UsageMetadata:
     into = _details(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
     out = _details(usage.get("completion_tokens_details") or usage.get("output_tokens_details"))
     for field, key in _CACHE_FIELDS.items():
-        if key not in into and _is_count(usage.get(field)):
+        if field in usage and key not in into and token_count(usage[field]) is not None:
             into[key] = usage[field]
     prompt = _count(usage, "prompt_tokens", "input_tokens")
     completion = _count(usage, "completion_tokens", "output_tokens")
@@ -379,18 +379,18 @@ def _details(details: Any) -> dict[str, int]:
     if not isinstance(details, dict):
         return {}
     return {
-        name: details[field]
-        for field, name in _DETAIL_NAMES.items()
-        if _is_count(details.get(field))
+        _DETAIL_NAMES[field]: value
+        for field, value in details.items()
+        if field in _DETAIL_NAMES and type(value) is int
     }
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _count(usage: Mapping[str, Any], *names: str) -> int | None:
-    return next((usage[name] for name in names if _is_count(usage.get(name))), None)
+    for name in names:
+        count = token_count(usage.get(name))
+        if count is not None:
+            return count
+    return None
 
 
 _FIELDS: Final[dict[str, Any]] = {

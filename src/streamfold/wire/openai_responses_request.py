@@ -420,7 +420,8 @@ def use_responses(params: Mapping[str, Any], tools: Iterable[Any] | None = None)
     """
     bound = list(tools or params.get("tools") or ())
     model = str(params.get("model") or "")
-    if any(params.get(name) is not None for name in _ONLY_HERE) or _MODELS_HERE.search(model):
+    named = (params[name] for name in _ONLY_HERE & params.keys())
+    if any(value is not None for value in named) or _MODELS_HERE.search(model):
         return True
     if any(_is_only_here(tool) for tool in bound):
         return True
