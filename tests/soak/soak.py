@@ -29,6 +29,8 @@ from streamfold.testing import EmbeddedProvider, faults
 
 __all__ = ["Report", "soak"]
 
+DELAY = 0.4  # seconds that the provider takes for each chunk
+SPREAD = 10.0  # seconds over which the streams begin
 PROMPT = "Tell me about Zürich in a few sentences"
 FAULTS = (
     lambda rng: faults.status(rng.choice((429, 500, 503)), retry_after=0.05),
@@ -51,7 +53,7 @@ def serve(share: float, seed: int) -> None:
             self.inject(rng.choice(FAULTS)(rng) if rng.random() < share else None)
             return super()._respond(request)
 
-    with Failing(chunk_delay=0.02, request_log=False) as provider:
+    with Failing(chunk_delay=DELAY, request_log=False) as provider:
         print(provider.url, flush=True)
         sys.stdin.read()
 
@@ -91,7 +93,8 @@ class Report:
     def __str__(self) -> str:
         cuts = quantiles(self.first_chunks, n=100) if len(self.first_chunks) > 1 else [0.0] * 99
         lines = [f"{count:>9,}  {name}" for name, count in self.ends.most_common()]
-        lines.append(f"first chunk: p50 {cuts[49] * 1000:.0f} ms, p99 {cuts[98] * 1000:.0f} ms")
+        p50, p99 = cuts[49] * 1000, cuts[98] * 1000
+        lines.append(f"first chunk, over the provider's own time: p50 {p50:.0f}, p99 {p99:.0f} ms")
         last = self.moments[-1] if self.moments else (0.0, 0.0, 0, 0)
         lines.append(
             f"at the end of the load: {last[1]:.0f} MiB ({self.slope:+.2f} MiB a minute), "
@@ -110,13 +113,16 @@ def _descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-async def _calls(model: Any, until: float, report: Report, expected: list[str]) -> None:
+async def _calls(
+    model: Any, begin_at: float, until: float, report: Report, expected: list[str]
+) -> None:
+    await asyncio.sleep(begin_at - time.monotonic())
     while (begin := time.monotonic()) < until:
         text, first = "", True
         try:
             async for chunk in model.astream(PROMPT):
                 if first:
-                    report.first_chunks.append(time.monotonic() - begin)
+                    report.first_chunks.append(time.monotonic() - begin - DELAY)
                     first = False
                 text += chunk.text
             expected[:] = expected or [text]
@@ -136,8 +142,9 @@ async def _load(url: str, streams: int, seconds: float, report: Report) -> None:
     expected: list[str] = []
     start = time.monotonic()
     async with asyncio.TaskGroup() as group:
-        for _ in range(streams):
-            group.create_task(_calls(model, start + seconds, report, expected))
+        for place in range(streams):
+            begin_at = start + min(SPREAD, seconds / 4) * place / streams
+            group.create_task(_calls(model, begin_at, start + seconds, report, expected))
         while (now := time.monotonic() - start) < seconds:
             report.moments.append((now, _memory(), _descriptors(), len(asyncio.all_tasks())))
             await asyncio.sleep(min(1.0, seconds / 20))
