@@ -14,6 +14,7 @@ import asyncio
 import gc
 import os
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -183,6 +184,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each stream has a descriptor
     if args.serve:
         serve(args.faults, args.seed)
         return 0
