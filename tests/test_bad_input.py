@@ -501,6 +501,14 @@ INPUTS: dict[str, tuple[Any, tuple[str, ...]]] = {
         ("call_1", "expected"),
     ),
     "half a surrogate pair": ("hi \ud83d", ("surrogate", "expected")),
+    "an argument that is no number": (
+        [
+            {"role": "user", "content": "hi"},
+            AIMessage("", tool_calls=[{"id": "call_1", "name": "look", "args": {"x": [NAN]}}]),
+            {"role": "tool", "tool_call_id": "call_1", "content": "x"},
+        ],
+        ("x[0] is nan", "expected a finite number"),
+    ),
     "content that is no JSON": (
         [{"role": "user", "content": [{"type": "text", "text": "a", "extras": {"x": object()}}]}],
         ("object", "JSON"),

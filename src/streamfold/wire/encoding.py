@@ -3,6 +3,7 @@ reckoning of what cannot be sent."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NoReturn, TypeVar
@@ -58,9 +59,14 @@ _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 def json_bytes(value: Any) -> bytes:
     """Compact JSON. Raises ConfigurationError for what is not JSON data."""
     try:
-        return _encode(value)
+        written = _encode(value)
+        # The encoder writes null for them, and a null is rare enough to look for its reason.
+        if b"null" in written and (found := _first(_is_no_number, value, "")):
+            place, number = found
+            raise ConfigurationError(f"{place} is {number}: expected a finite number")
+        return written
     except UnicodeEncodeError:
-        place, text = _half_pair(value, "") or ("the request", "")
+        place, text = _first(_half_pair, value, "") or ("the request", "")
         raise ConfigurationError(
             f"{place} has half a surrogate pair in {ascii(text)[:60]}: expected valid Unicode"
         ) from None
@@ -73,21 +79,31 @@ def json_text(value: Any) -> str:
     return json_bytes(value).decode()
 
 
-def _half_pair(value: Any, place: str) -> tuple[str, str] | None:
-    """Where the first string is that UTF-8 cannot hold, and the piece of it around the half."""
-    if isinstance(value, str):
-        try:
+def _half_pair(value: Any) -> str | None:
+    """The piece around half a surrogate pair, in a string that UTF-8 cannot hold."""
+    try:
+        if isinstance(value, str):
             value.encode()
-        except UnicodeEncodeError as error:
-            return place.lstrip("."), value[max(0, error.start - 20) : error.end + 20]
-        return None
+    except UnicodeEncodeError as error:
+        return value[max(0, error.start - 20) : error.end + 20]
+    return None
+
+
+def _is_no_number(value: Any) -> str | None:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else None
+
+
+def _first(wrong: Callable[[Any], str | None], value: Any, place: str) -> tuple[str, str] | None:
+    """Where the first value is that is `wrong`, and what is."""
+    if (what := wrong(value)) is not None:
+        return place.lstrip("."), what
     if isinstance(value, Mapping):
         steps: Iterable[tuple[str, Any]] = ((f"{place}.{key}", each) for key, each in value.items())
-    elif isinstance(value, Sequence):
+    elif isinstance(value, Sequence) and not isinstance(value, str):
         steps = ((f"{place}[{number}]", each) for number, each in enumerate(value))
     else:
         return None
-    return next((found for where, each in steps if (found := _half_pair(each, where))), None)
+    return next((found for where, each in steps if (found := _first(wrong, each, where))), None)
 
 
 def merged(body: dict[str, Any], extra: Mapping[str, Any], deep: Iterable[str]) -> dict[str, Any]:
