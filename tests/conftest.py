@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # Machines that run several jobs at once make wall-clock deadlines lie.
 _QUIET: dict[str, Any] = {
@@ -17,6 +17,15 @@ _QUIET: dict[str, Any] = {
 }
 settings.register_profile("default", max_examples=50, **_QUIET)
 settings.register_profile("matrix", max_examples=2000, **_QUIET)
+# Of a mutant, only whether it is found matters: the same examples for each, and none made smaller.
+settings.register_profile(
+    "mutants",
+    max_examples=50,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    **_QUIET,
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
@@ -29,6 +38,21 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 )
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """Async tests (`pytestmark = pytest.mark.anyio`) run on both backends."""
+    return request.param
+
+
+@pytest.fixture(params=["auto", pytest.param("aiohttp", marks=pytest.mark.matrix)])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """How models connect that do not say it: in the matrix by each transport of ours, on asyncio,
+    where all of them run."""
+    if request.param != "auto":
+        pytest.importorskip(request.param)
+        if "trio" in str(request.node.callspec.params.values()):
+            pytest.skip(f"{request.param} runs on asyncio only")
+        monkeypatch.setattr(
+            "streamfold.net.clients._checked_transport",
+            lambda name, client: name or (request.param if client is None else "auto"),
+        )
     return request.param
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from streamfold.chunks import AIMessageChunk, TextChunk, fold_events
+from streamfold.chunks import AIMessageChunk, NotedChunk, TextChunk, fold_events
 from streamfold.deltas import (
     Annotation,
     BlockEnd,
@@ -119,10 +119,32 @@ chunk_events: st.SearchStrategy[ChunkEvent] = st.one_of(
     st.builds(MessageEnd, st.none() | st.sampled_from(["stop", "length", "tool_calls", "odd"])),
 )
 
-#: Chunks in every form there is: empty, one piece of text, a view of a log, made of events.
+
+class _Note:
+    """What a `NotedChunk` was told besides its text."""
+
+    def __init__(self, events: list[ChunkEvent]) -> None:
+        self._events = events
+
+    def events(self) -> list[ChunkEvent]:
+        return self._events
+
+
+def _no_text(event: ChunkEvent) -> bool:
+    return not isinstance(event, TextDelta | BlockStart)
+
+
+#: Chunks in every form there is: empty, one piece of text, one with a note, a view of a log, made
+#: of events.
 chunks: st.SearchStrategy[AIMessageChunk] = st.one_of(
     st.builds(AIMessageChunk),
     st.builds(TextChunk, text=_whole_texts, index=_indexes),
+    st.builds(
+        NotedChunk,
+        text=_whole_texts,
+        index=_indexes,
+        note=st.lists(chunk_events.filter(_no_text), max_size=2).map(_Note),
+    ),
     st.lists(chunk_events, max_size=5).map(fold_events),
     st.lists(chunk_events, max_size=5).map(lambda events: AIMessageChunk(events=events)),
     st.lists(chunk_events, min_size=1, max_size=5).map(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -21,8 +22,9 @@ import strategies as own
 from streamfold import chunks as chunks_module
 from streamfold import fold as fold_module
 from streamfold import tool_calls as calls_module
-from streamfold.chunks import AIMessageChunk, TextChunk, fold_events
+from streamfold.chunks import AIMessageChunk, Received, TextChunk, fold_events
 from streamfold.deltas import (
+    Annotation,
     BlockStart,
     MessageEnd,
     MessageStart,
@@ -356,6 +358,67 @@ class TestFields:
         assert "new" not in one.response_metadata
 
 
+NOTE = {"type": "citation", "url": "u"}
+
+EVENTS: dict[str, tuple[list[dict[str, Any]], list[Any]]] = {
+    "text": (
+        [{"type": "text", "text": "a", "annotations": [NOTE], "index": 1, "id": "t", "x": 2}],
+        [TextDelta("a", 1), Annotation(NOTE, 1), BlockStart("text", 1, id="t", data={"x": 2})],
+    ),
+    "text with an id alone": (
+        [{"type": "text", "text": "a", "id": "t"}],
+        [TextDelta("a"), BlockStart("text", id="t")],
+    ),
+    "text that says nothing": ([{"type": "text"}, {"type": "text", "text": None}], []),
+    "reasoning": (
+        [{"type": "reasoning", "reasoning": "a", "index": 1, "id": "r", "extras": {"x": 2}}],
+        [ReasoningDelta("a", 1), BlockStart("reasoning", 1, id="r", data={"extras": {"x": 2}})],
+    ),
+    "reasoning that says nothing": ([{"type": "reasoning"}], []),
+    "a piece of a call": (
+        [{"type": "tool_call_chunk", "args": "{", "index": 2, "id": "c", "name": "f"}],
+        [ToolCallDelta("{", 2, id="c", name="f")],
+    ),
+    "a call that could not be read": (
+        [{"type": "invalid_tool_call", "args": "{", "id": "c", "name": None, "error": "no"}],
+        [ToolCallDelta("{", id="c")],
+    ),
+    "a piece of a call without arguments": (
+        [{"type": "tool_call_chunk", "args": None, "index": 0, "id": "c", "name": "f"}],
+        [ToolCallDelta("", 0, id="c", name="f")],
+    ),
+    "a piece of a server's call": (
+        [{"type": "server_tool_call_chunk", "args": "{", "index": 2, "id": "c", "name": "f"}],
+        [ToolCallDelta("{", 2, id="c", name="f", kind="server_tool_call")],
+    ),
+    "a call": (
+        [{"type": "tool_call", "args": {"x": 1}, "index": 2, "id": "c", "name": "f"}],
+        [ToolCallDelta('{"x":1}', 2, id="c", name="f")],
+    ),
+    "a call with what only the provider knows": (
+        [{"type": "tool_call", "index": 2, "id": "c", "name": "f", "extras": {"a": 1}}],
+        [ToolCallDelta("{}", 2, id="c", name="f"), ProviderData({"a": 1}, 2, "tool_call")],
+    ),
+    "a server's call": (
+        [{"type": "server_tool_call", "id": "s", "name": "f", "args": {}, "index": 2}],
+        [BlockStart("server_tool_call", 2, id="s", name="f", data={"args": {}})],
+    ),
+    "a server's call without a name": (
+        [{"type": "server_tool_call", "id": "s", "args": {}}],
+        [BlockStart("server_tool_call", id="s", data={"args": {}})],
+    ),
+    "a block that comes whole": (
+        [{"type": "image", "url": "u", "index": 2, "id": "i"}],
+        [BlockStart("image", 2, id="i", data={"url": "u"})],
+    ),
+}
+
+
+def test_each_attribute_says_what_it_shows() -> None:
+    for name in reading(EMPTY):
+        assert getattr(AIMessageChunk, name).__doc__.endswith(".")
+
+
 class TestByHand:
     def test_a_chunk_made_of_a_messages_fields_is_that_message(self) -> None:
         """Calls that are in the content and in `tool_calls` are the same calls, once."""
@@ -393,6 +456,79 @@ class TestByHand:
         ]
         assert AIMessageChunk(blocks, chunk_position="last").content_blocks == blocks
 
+    @pytest.mark.parametrize(("content", "events"), EVENTS.values(), ids=EVENTS)
+    def test_blocks_say_what_events_they_are(
+        self, content: list[dict[str, Any]], events: list[Any]
+    ) -> None:
+        """Pieces are deltas, which go on; what comes whole is a start. All keep index and id."""
+        assert AIMessageChunk(content).events == events
+
+    def test_blocks_with_the_same_index_are_one(self) -> None:
+        """Also where only the last piece says what else there is."""
+        note, extras = {"type": "citation", "url": "u"}, {"signature": "s"}
+        parts = [
+            AIMessageChunk([{"type": kind, kind: text, "index": index}])
+            for text in "ab"
+            for index, kind in enumerate(("text", "reasoning"))
+        ]
+        parts.append(AIMessageChunk([{"type": "text", "annotations": [note], "index": 0}]))
+        parts.append(AIMessageChunk([{"type": "reasoning", "extras": extras, "index": 1}]))
+        assert sum(parts).content_blocks == [
+            {"type": "text", "text": "ab", "annotations": [note]},
+            {"type": "reasoning", "reasoning": "ab", "extras": extras},
+        ]
+
+    def test_fields_say_what_events_they_are(self) -> None:
+        """In the order in which a provider would send them."""
+        call = {"args": "{", "id": "1", "name": "f", "index": 0}
+        bad = {"args": "[", "id": "3", "name": "g", "error": "no"}
+        chunk = AIMessageChunk(
+            ["a", {"type": "text", "text": "b"}],
+            id="m",
+            name="n",
+            tool_call_chunks=[call],
+            tool_calls=[{"name": "f", "args": {"x": 1}, "id": "2"}],
+            invalid_tool_calls=[bad],
+            response_metadata={"a": 1},
+            usage_metadata={"input_tokens": 1, "output_tokens": 2, "total_tokens": 3},
+            finish_reason="stop",
+        )
+        assert chunk.events == [
+            MessageStart(id="m", name="n"),
+            TextDelta("a"),
+            TextDelta("b"),
+            ToolCallDelta("{", 0, id="1", name="f"),
+            ToolCallDelta('{"x":1}', id="2", name="f"),
+            ToolCallDelta("[", id="3", name="g"),
+            ProviderData({"a": 1}),
+            UsageReport({"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}),
+            MessageEnd("stop"),
+        ]
+        assert AIMessageChunk().events == []
+        assert AIMessageChunk(id="m").events == [MessageStart(id="m")]
+        assert AIMessageChunk(name="n").events == [MessageStart(name="n")]
+        assert AIMessageChunk(chunk_position="last").events == [MessageEnd()]
+
+    @pytest.mark.parametrize("field", ["tool_calls", "invalid_tool_calls"])
+    def test_a_call_in_the_content_and_in_a_field_is_one(self, field: Any) -> None:
+        """By its id, wherever else in the content there is text; another id is another call."""
+        kind = field.removesuffix("s")
+        call = {"type": kind, "name": "f", "args": {} if kind == "tool_call" else "[", "id": "1"}
+        for fields, ids in (([call], ["1"]), ([call, {**call, "id": "2"}], ["1", "2"])):
+            made = AIMessageChunk(["text", call], **{field: fields}, chunk_position="last")
+            assert [each["id"] for each in getattr(made, field)] == ids
+
+    def test_an_id_is_made_up_where_none_came(self) -> None:
+        """Once for each piece that may open a call, and it is no index of a provider's."""
+        parts = [piece("{}", name="f") for _ in range(50)]
+        ids = [part.tool_call_chunks[0]["id"] for part in parts]
+        assert len(set(ids)) == 50
+        assert all(re.fullmatch("call_[0-9a-f]{24}", id or "") for id in ids)
+        image = {"type": "image", "url": "u"}
+        indexes = [AIMessageChunk([image]).events[0].index for _ in range(50)]  # type: ignore[union-attr]
+        assert len(set(indexes)) == 50
+        assert all(-(2**63) <= (index or 0) < 0 for index in indexes)
+
     def test_blocks_without_index_do_not_fuse(self) -> None:
         """Two images are two blocks; two pieces of text are one."""
         image = {"type": "image", "url": "u"}
@@ -411,11 +547,14 @@ class TestByHand:
 
     @pytest.mark.parametrize("content", [None, 5, object()])
     def test_content_of_another_type_is_refused(self, content: Any) -> None:
-        with pytest.raises(ConfigurationError, match="expected a str or a list"):
+        says = f"content is {type(content).__name__}: expected a str or a list"
+        with pytest.raises(ConfigurationError, match=says):
             AIMessageChunk(content)
 
     def test_events_that_are_none_are_refused(self) -> None:
-        with pytest.raises(ConfigurationError, match="expected chunk events"):
+        with pytest.raises(
+            ConfigurationError, match="a str: expected chunk events such as TextDelta"
+        ):
             AIMessageChunk(events=["text"])  # type: ignore[list-item]
 
 
@@ -442,6 +581,9 @@ class TestValues:
             return
         assert decode_events(data) == events
         assert pickle.loads(pickle.dumps(events)) == events
+
+    def test_a_stored_chunk_may_lack_its_events(self) -> None:
+        assert AIMessageChunk.from_dict({"type": "AIMessageChunk"}) == EMPTY
 
     def test_a_stored_chunk_that_is_none_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match="stored chunk"):
@@ -513,6 +655,16 @@ class TestToMessage:
         done = AIMessageChunk("x", finish_reason="stop")
         assert done.to_message("error").finish_reason == "stop"
 
+    def test_usage_that_was_reported_before_a_break_is_marked(self) -> None:
+        """Not where the answer ended, nor where nothing was reported or nothing broke."""
+        usage = AIMessageChunk(usage_metadata={"input_tokens": 1}, response_metadata={"a": 1})
+        broken = usage.to_message("error")
+        assert broken.response_metadata == {"a": 1, "usage_is_partial": True}
+        assert usage.to_message().response_metadata == {"a": 1}
+        ended = usage + AIMessageChunk(chunk_position="last")
+        assert ended.to_message("error").response_metadata == {"a": 1}
+        assert AIMessageChunk("x").to_message("error").response_metadata == {}
+
     @pytest.mark.parametrize(
         ("reason", "why"), [("cancelled", "was cancelled"), ("error", "broke off"), (None, "broke")]
     )
@@ -520,6 +672,37 @@ class TestToMessage:
         message = piece('{"x": ', id="1", name="f").to_message(reason)
         assert message.tool_calls == []
         assert why in (message.invalid_tool_calls[0]["error"] or "")
+
+
+class TestReceived:
+    @given(
+        st.lists(st.lists(own.chunks, max_size=9), max_size=5),
+        st.sampled_from([None, "error"]),
+    )
+    def test_it_is_the_sum(self, reads: list[list[Any]], reason: str | None) -> None:
+        """However many chunks come at once, whatever stands between their texts."""
+        received, total = Received(), AIMessageChunk()
+        assert not received
+        assert received.to_message(reason) is None
+        for chunks in reads:
+            received.extend(chunks)
+            total = sum(chunks, total)
+        assert bool(received) == any(reads)
+        if received:
+            assert received.to_message(reason) == total.to_message(reason)
+
+    @pytest.mark.parametrize("at_once", [1, 5, 100])
+    def test_text_is_kept_in_few_pieces(self, at_once: int) -> None:
+        """Also where something else comes in between now and then."""
+        received = Received()
+        other = AIMessageChunk(response_metadata={"a": 1})
+        chunks = [TextChunk(text=f"{n},", index=n // 500) if n % 20 else other for n in range(1000)]
+        for n in range(0, len(chunks), at_once):
+            received.extend(chunks[n : n + at_once])
+        assert len(received._chunks) < len(chunks) / 2
+        message = received.to_message(None)
+        assert message is not None
+        assert message.text == "".join(chunk.text for chunk in chunks)
 
 
 class TestThreads:

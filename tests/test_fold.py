@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from streamfold.deltas import (
     MessageStart,
     ProviderData,
     ReasoningDelta,
+    Restart,
     TextDelta,
     ToolCallDelta,
     join_text,
@@ -183,6 +185,79 @@ BLOCKS: dict[str, tuple[list[Any], list[dict[str, Any]]]] = {
             }
         ],
     ),
+    "a server tool call with arguments that came whole, and more": (
+        [
+            BlockStart("server_tool_call", 0, id="s", data={"args": {"q": 1}}),
+            ProviderData({"a": 1}, 0, "server_tool_call"),
+        ],
+        [{"type": "server_tool_call", "id": "s", "name": "", "args": {"q": 1}, "extras": {"a": 1}}],
+    ),
+    "a server tool call without an index or a name, and what only the provider knows": (
+        [
+            ToolCallDelta('{"q"', kind="server_tool_call", fallback_id="made-up"),
+            ProviderData({"a": 1}, None, "server_tool_call"),
+        ],
+        [
+            {
+                "type": "server_tool_call_chunk",
+                "id": "made-up",
+                "name": "",
+                "args": '{"q"',
+                "extras": {"a": 1},
+            }
+        ],
+    ),
+    "a server tool call that is unreadable, and what only the provider knows": (
+        [
+            BlockStart("server_tool_call", 0, id="s", name="f", data={"extras": {"a": 1}}),
+            ToolCallDelta("[]", 0, kind="server_tool_call"),
+            MessageEnd("stop"),
+        ],
+        [
+            {
+                "type": "server_tool_call",
+                "id": "s",
+                "name": "f",
+                "args": {},
+                "extras": {
+                    "raw_args": "[]",
+                    "error": "the arguments are unreadable: expected a JSON object, got an array",
+                    "a": 1,
+                },
+            }
+        ],
+    ),
+    "media that begins anew, and text that goes on": (
+        [
+            BlockStart("image", 0, data={"base64": "QUFB"}),
+            BlockStart("text", 1, data={"text": "a"}),
+            BlockStart("image", 0, data={"base64": "QkJC"}),
+            BlockStart("text", 1, data={"text": "b"}),
+        ],
+        [{"type": "image", "base64": "QkJC"}, text("ab")],
+    ),
+    "another id is another call, and the same id the same": (
+        [
+            ToolCallDelta('{"x"', 0, id="a", name="f"),
+            ToolCallDelta('{"y"', 0, id="b", name="f"),
+            ToolCallDelta(": 1}", id="a"),
+            ToolCallDelta(": 2}", id="b"),
+            MessageEnd("tool_calls"),
+        ],
+        [
+            {"type": "tool_call", "id": "a", "name": "f", "args": {"x": 1}},
+            {"type": "tool_call", "id": "b", "name": "f", "args": {"y": 2}},
+        ],
+    ),
+    "media of two indexes": (
+        [
+            DataDelta("QU", 0, "image"),
+            DataDelta("QQ==", 1, "image"),
+            DataDelta("JD", 0, "image"),
+            DataDelta("", 2, "image"),
+        ],
+        [{"type": "image", "base64": "QUJD"}, {"type": "image", "base64": "QQ=="}],
+    ),
     "client and server calls under one index": (
         [
             ToolCallDelta("{}", 0, id="a", name="f"),
@@ -195,6 +270,58 @@ BLOCKS: dict[str, tuple[list[Any], list[dict[str, Any]]]] = {
         ],
     ),
 }
+
+
+def _with_index(event: Any) -> Any:
+    return msgspec.structs.replace(event, index=event.index or 0)
+
+
+def _belongs(event: Any) -> tuple[str, int]:
+    """The kind and index of the block that an event is for."""
+    kind = {TextDelta: "text", Annotation: "text", ReasoningDelta: "reasoning"}.get(type(event))
+    return kind or event.kind, event.index
+
+
+_for_a_block = own.chunk_events.filter(
+    lambda event: (
+        isinstance(event, TextDelta | Annotation | ReasoningDelta)
+        or getattr(event, "kind", None) not in (None, "tool_call", "server_tool_call")
+    )
+).map(_with_index)
+
+
+@given(st.lists(_for_a_block, max_size=8))
+def test_each_block_is_what_its_own_events_say(events: list[Any]) -> None:
+    """However they are mixed with those of others."""
+    groups: dict[tuple[str, int], list[Any]] = {}
+    for event in events:
+        groups.setdefault(_belongs(event), []).append(event)
+    alone = [block for group in groups.values() for block in folded(*group).blocks()]
+    assert sorted(folded(*events).blocks(), key=repr) == sorted(alone, key=repr)
+
+
+def _all(fold: Fold) -> list[Any]:
+    return [
+        *(fold.blocks(), fold.blocks(final=True), fold.text(), fold.reasoning()),
+        *(fold.tool_calls(), fold.invalid_tool_calls(), fold.tool_call_chunks()),
+        *(fold.usage(), fold.metadata(), fold.id, fold.name, fold.finish_reason, fold.finished),
+    ]
+
+
+_events = st.lists(own.chunk_events, max_size=6)
+
+
+@given(_events, _events)
+def test_a_restart_leaves_nothing_of_what_came_before(before: list[Any], after: list[Any]) -> None:
+    assert _all(folded(*before, Restart(), *after)) == _all(folded(*after))
+
+
+@given(_events, _events, st.sampled_from(["text", "tool_call", "image"]), st.integers(0, 2))
+def test_the_end_of_a_block_changes_nothing(
+    before: list[Any], after: list[Any], kind: str, index: int
+) -> None:
+    ended = folded(*before, BlockEnd(kind, index), *after)
+    assert _all(ended) == _all(folded(*before, *after))
 
 
 @pytest.mark.parametrize(("events", "blocks"), BLOCKS.values(), ids=BLOCKS)
@@ -275,6 +402,82 @@ def test_two_folds_of_the_same_events_share_nothing() -> None:
     assert folded(*events).blocks()[0]["extras"]["logprobs"] == {"content": [2, 2]}
 
 
+class TestCalls:
+    def test_each_call_as_raw_pieces(self) -> None:
+        """Whether it is finished or not; calls of the server are not among them."""
+        fold = folded(
+            TextDelta("t", 0),
+            ToolCallDelta('{"x"', 1, id="a", name="f"),
+            ToolCallDelta("{}", 2, kind="server_tool_call"),
+            ToolCallDelta("", 3, name="g", fallback_id="made-up"),
+            ToolCallDelta(": 1}", 1),
+        )
+        first = {"type": "tool_call_chunk", "id": "a", "name": "f", "args": '{"x": 1}', "index": 1}
+        second = {"type": "tool_call_chunk", "id": "made-up", "name": "g", "args": "", "index": 3}
+        assert fold.tool_call_chunks() == [first, second]
+        fold.take([MessageEnd("tool_calls")])
+        assert fold.tool_call_chunks() == [first, second]
+
+    def test_arguments_that_can_never_be_an_object_are_invalid_at_once(self) -> None:
+        fold = folded(
+            ToolCallDelta("[1", 0, id="a", name="f"), ToolCallDelta('{"x": [1', 1, id="b")
+        )
+        assert fold.invalid_tool_calls() == [
+            {
+                "type": "invalid_tool_call",
+                "id": "a",
+                "name": "f",
+                "args": "[1",
+                "error": "the arguments can never be a JSON object",
+            }
+        ]
+        assert fold.tool_calls() == [
+            {"type": "tool_call", "id": "b", "name": "", "args": {"x": [1]}}
+        ]
+
+    def test_ids_that_were_made_up_can_be_left_out(self) -> None:
+        fold = folded(
+            ToolCallDelta("{}", 0, name="f", fallback_id="made-up"),
+            ToolCallDelta("{}", 1, id="b", name="g", fallback_id="no"),
+            TextDelta("t", 2),
+            MessageEnd("tool_calls"),
+        )
+        assert [block.get("id", "none") for block in fold.blocks()] == ["made-up", "b", "none"]
+        left_out = fold.blocks(made_up_ids=False)
+        assert [block.get("id", "none") for block in left_out] == [None, "b", "none"]
+
+    def test_the_end_of_the_call_may_be_told_by_the_reader(self) -> None:
+        """The provider's word goes before it."""
+        piece = ToolCallDelta('{"x', 0, id="a", name="f")
+        assert "token limit" in folded(piece).blocks(final=True, reason="length")[0]["error"]
+        assert "token limit" not in folded(piece).blocks(final=True)[0]["error"]
+        ended = folded(piece, MessageEnd("length"))
+        assert "token limit" in ended.blocks(reason="cancelled")[0]["error"]
+
+
+def test_what_has_been_read_is_the_readers_own() -> None:
+    """Also what still grows: a reader who changes it changes no other reading."""
+    grown = {"logprobs": {"content": [1], "refusal": None}, "unknown_events": [{"n": 1}], "a": 1}
+    fold = folded(
+        ProviderData(grown),
+        ProviderData(grown, 0, "text"),
+        ProviderData(grown, 1, "reasoning"),
+        ProviderData(grown, 2, "tool_call"),
+        ProviderData(grown, 3, "server_tool_call"),
+        Annotation(NOTE, 0),
+        MessageEnd("stop"),
+    )
+    before = repr((fold.metadata(), fold.blocks()))
+    blocks = fold.blocks()
+    for fields in (fold.metadata(), *(block["extras"] for block in blocks)):
+        fields["logprobs"]["content"].append(2)
+        fields["logprobs"]["more"] = 1
+        fields["unknown_events"].append(2)
+        fields["more"] = 1
+    blocks[0]["annotations"].append(NOTE)
+    assert repr((fold.metadata(), fold.blocks())) == before
+
+
 class TestEnd:
     def test_finished_once_a_message_end_came(self) -> None:
         assert not folded(TextDelta("a", 0)).finished
@@ -287,6 +490,7 @@ class TestEnd:
             MessageStart(id="b", model="n", provider="q", name="x"),
         )
         assert (fold.id, fold.name) == ("a", "x")
+        assert folded(MessageStart(id="a")).metadata() == {}  # by hand, not by a provider
         assert fold.metadata() == {"id": "a", "model_name": "m", "model_provider": "p"}
 
     def test_a_call_is_judged_by_the_end_of_its_own_message(self) -> None:

@@ -262,6 +262,7 @@ class TestBudget:
         for number in range(99):
             budget_of(client, f"https://{number}.example")
         assert first() is not None
+        assert budget_of(client, "https://a.example") is first()
         budget_of(client, "https://one-more.example")
         assert first() is None
         first = weakref.ref(budget_of(client, "https://a.example"))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from strategies import pieces_of
 from streamfold.errors import SizeLimitError, StreamProtocolError
+from streamfold.wire import eventstream
 from streamfold.wire.eventstream import EventStreamFramer, encode_message
 
 MIB = 1024 * 1024
@@ -262,6 +263,38 @@ def test_a_large_event_is_refused_before_it_has_arrived() -> None:
     assert framer.feed(GOOD) == []
 
 
+def test_what_a_read_completes_are_events_as_a_server_sends_them() -> None:
+    """And nothing where it completes none, as after damage."""
+    event = b"event: messageStart\ndata: {}\n\n"
+    framer = EventStreamFramer(MIB)
+    reads = (GOOD, b"", GOOD + GOOD[:7], GOOD[7:], GOOD[:20], GOOD[20:] + bytes(12) + GOOD, GOOD)
+    completed = [framer.complete(read) for read in reads]
+    assert completed == [event, b"", event, event, b"", event, b""]
+    assert framer._held == []
+
+
+@pytest.mark.parametrize(("size", "passes"), [(128 * 1024, True), (128 * 1024 + 1, False)])
+def test_the_most_bytes_of_headers(size: int, passes: bool) -> None:
+    """As many as AWS allows, in values as large as there can be."""
+    around = len(header("a", 6, sized(b"")))
+    values = [40_000, 40_000, size - 80_000 - 3 * around]
+    raw = b"".join(header(name, 6, sized(b"x" * each)) for name, each in zip("abc", values))
+    frames, error = ours([message(raw, b"{}")])
+    assert (len(raw), len(frames), error is None) == (size, int(passes), passes)
+
+
+def test_headers_of_the_most_bytes_do_not_make_a_large_event_another_fault() -> None:
+    framer = EventStreamFramer(1000)
+    framer.feed(message(b"", b"", of_headers=131072, total=131072 + 16 + 1001))
+    assert isinstance(framer.error, SizeLimitError)
+
+
+@pytest.mark.parametrize("size", [0, 1, 32767, 32768, 65535])
+def test_headers_as_long_as_their_length_can_say(size: int) -> None:
+    name = "x" * size
+    assert ours([encode_message({":event-type": name}, b"{}")]) == ([(name, b"{}")], None)
+
+
 def test_a_large_event_in_small_reads_takes_linear_time_and_little_memory() -> None:
     """0.1 s here; joined at every read, it would be half a minute."""
     body = encode_message(EVENT, b"x" * 4 * MIB)
@@ -277,6 +310,15 @@ def test_a_large_event_in_small_reads_takes_linear_time_and_little_memory() -> N
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 24 * MIB
+
+
+def test_headers_that_repeat_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+    read = eventstream.read_headers
+    monkeypatch.setattr(eventstream, "read_headers", lambda raw: seen.append(raw) or read(raw))
+    frames, _ = ours([GOOD] * 10 + [encode_message({":event-type": "b"}, b"{}") + GOOD])
+    assert [name for name, _ in frames] == ["messageStart"] * 10 + ["b", "messageStart"]
+    assert len(seen) == 2
 
 
 def test_headers_that_never_repeat_are_not_kept() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -62,6 +63,10 @@ def by_httpx_sse(body: bytes) -> Frames:
     ]
 
 
+def blocks(text: bytes) -> list[bytes]:
+    return [block for block in re.split(b"\n\n+", text.strip(b"\n")) if block]
+
+
 def with_data(frames: Frames) -> Frames:
     return [frame for frame in frames if frame[1]]
 
@@ -73,6 +78,7 @@ _values = st.lists(
         [
             *(
                 b"x",
+                b"X",
                 b" ",
                 b":",
                 b"message",
@@ -97,7 +103,13 @@ _lines = st.builds(
     _ends,
 )
 _plain = st.builds(lambda value: b"data: " + value + b"\n\n", _values)
-_tokens = st.one_of(_lines, _plain, _ends, st.sampled_from([b"\n\n", b"data", b":", BOM]))
+_named = st.builds(
+    lambda name, value, more: b"event: " + name + b"\ndata: " + value + b"\n" + more + b"\n",
+    _values,
+    _values,
+    st.sampled_from([b"", b"data: x\n", b"event\n", b":\n"]),
+)
+_tokens = st.one_of(_lines, _plain, _named, _ends, st.sampled_from([b"\n\n", b"data", b":", BOM]))
 bodies = st.builds(
     lambda bom, tokens: (BOM if bom else b"") + b"".join(tokens),
     st.booleans(),
@@ -122,6 +134,18 @@ class TestAgainstTheRules:
         assert framed(data.draw(pieces_of(body))) == whole
         assert framed(bytewise(body)) == whole
 
+    @given(bodies, st.data())
+    def test_what_reads_complete_is_the_stream_in_whole_events(
+        self, body: bytes, data: st.DataObject
+    ) -> None:
+        """In lines that end in LF; only blank lines that end no event may be missing."""
+        framer = SSEFramer(PLENTY)
+        reads = [framer.complete(read) for read in data.draw(pieces_of(body))]
+        assert all(read.endswith(b"\n\n") for read in reads if read)
+        text = body.removeprefix(BOM).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        whole, end, _ = text.rpartition(b"\n\n")
+        assert blocks(b"".join(reads)) == blocks(whole + end)
+
     @given(st.binary(max_size=60), st.data())
     def test_any_bytes_give_frames_or_an_error_of_ours(
         self, body: bytes, data: st.DataObject
@@ -143,6 +167,7 @@ EVENTS: dict[str, tuple[bytes, Frames]] = {
     "named": (b"event: ping\ndata: {}\n\n", [("ping", b"{}")]),
     "named message": (b"event: message\ndata: {}\n\n", [(None, b"{}")]),
     "named nothing": (b"event: \ndata: {}\n\nevent:\ndata: b\n\n", [(None, b"{}"), (None, b"b")]),
+    "named, many data lines": (b"event: a\ndata: {\ndata: }\n\n", [("a", b"{\n}")]),
     "the name after the data": (b"data: {}\nevent: ping\n\n", [("ping", b"{}")]),
     "the last name": (b"event: a\nevent: b\ndata: {}\n\n", [("b", b"{}")]),
     "names do not outlive their event": (b"event: a\n\ndata: {}\n\n", [(None, b"{}")]),
@@ -178,11 +203,28 @@ class TestBadText:
         """It reports them, with what the event was about."""
         assert framed([b"data: a\xffb\n\n"]) == ([(None, b"a\xffb")], None)
 
+    @pytest.mark.parametrize(
+        ("body", "frame"),
+        [
+            (b"event: a\xff\ndata: {}\n\n", ("a\ufffd", b"{}")),
+            (b": \xff\nid: 1\ndata: {}\n\n", (None, b"{}")),
+            (b": \xff\ndata: {}\n\n", (None, b"{}")),
+        ],
+    )
+    def test_bytes_that_are_not_utf8_in_names_and_comments_do_no_harm(
+        self, body: bytes, frame: tuple[str | None, bytes]
+    ) -> None:
+        assert framed([body]) == ([frame], None)
+
     @pytest.mark.parametrize("body", [b"data: a\ndata: \xff\n\n", b"id: 1\ndata: \xed\xa0\x80\n\n"])
     def test_bytes_that_are_not_utf8_in_an_odd_event_are_an_error(self, body: bytes) -> None:
         """What came before counts, what comes after does not."""
         frames = framed([b"data: ok\n\n" + body + b"data: late\n\n"])
         assert frames == ([(None, b"ok")], StreamProtocolError)
+        framer = SSEFramer(PLENTY)
+        framer.feed(body)
+        assert "not UTF-8" in str(framer.error)
+        assert framer.feed(b"data: late\n\n") == []
 
 
 class TestLimits:
@@ -197,8 +239,9 @@ class TestLimits:
     @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"])
     def test_an_event_of_exactly_the_limit_passes(self, end: bytes) -> None:
         good = b"data: 1234" + end
-        for reads in ([good], bytewise(good)):
-            assert framed(reads, 10) == ([(None, b"1234")], None)
+        for body in (good, good * 2, end[: len(end) // 2] + good):
+            for reads in ([body], bytewise(body)):
+                assert framed(reads, 10) == ([(None, b"1234")] * body.count(b"1234"), None)
         bad = b"data: 12345" + end
         for reads in ([bad], bytewise(bad)):
             assert framed(reads, 10) == ([], SizeLimitError)
@@ -252,6 +295,26 @@ class TestCost:
         assert framed(reads) == ([(None, line[6:])], None)
         assert kept <= len(body)
         assert asked <= len(body)
+
+    def test_plain_events_are_read_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What providers send all day: httpx-sse would take a hundred times as long."""
+        monkeypatch.delattr(SSEFramer, "_by_the_book")
+        comments = b": hi\n\n" + b": the model is being loaded\n\n"
+        body = b"event: a\ndata: {}\n\ndata: {}\n\n%b\n\ndata:{}\n\n\ndata: b\n\n" % comments
+        frames = [("a", b"{}"), (None, b"{}"), (None, b"{}"), (None, b"b")]
+        for reads in ([body], bytewise(body), [body.replace(b"\n", b"\r\n")]):
+            assert framed(reads) == (frames, None)
+        with pytest.raises(AttributeError):
+            framed([b"id: 1\ndata: {}\n\n"])
+        monkeypatch.delattr(SSEFramer, "_odd")
+        assert framed([b"data: {}\n\ndata: b\n\n"]) == ([(None, b"{}"), (None, b"b")], None)
+
+    def test_a_flood_of_what_says_nothing_is_no_flood_of_blocks(self) -> None:
+        """Blank lines are none; of many tiny blocks those count that may hold data or an error."""
+        framer = SSEFramer(PLENTY)
+        assert len(framer.cut(b"\n" * 10_000 + b"data: a" + b"\n" * 10_000)) <= 2
+        said = [b"data: a", b'{"error":1}']
+        assert framer.cut(b":\n\n" * 100 + b"\n\n".join(said) + b"\n\n") == said
 
     def test_plain_streams_do_without_the_http_stack(self) -> None:
         """httpx-sse is loaded for odd events only."""

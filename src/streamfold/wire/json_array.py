@@ -110,7 +110,7 @@ class JSONArrayFramer:
         if self.error is not None or self._over:
             return found
         place = after = self._end_of_string(data) if self._in_string else 0
-        start = 0 if self._depth > 1 else -1  # where the element at hand begins in `data`
+        start = 0  # where the element at hand begins in `data`
         while True:
             while self._depth == 1 and (whole := _ELEMENT.match(data, place)) is not None:
                 found.append(whole[1])
@@ -129,7 +129,6 @@ class JSONArrayFramer:
             self._depth -= 1
             if self._depth == 1:
                 found.append(self._whole(data[start:place]))
-                start = -1
             elif self._depth <= 0:
                 self._over = True
                 return found

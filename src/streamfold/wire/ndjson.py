@@ -48,8 +48,7 @@ class NDJSONFramer:
         if not end:
             self._hold(data)
             return b""
-        rest = data[end:] if end < len(data) else b""
-        lines = data[:end] if rest else data
+        lines, rest = data[:end], data[end:]
         if self._held:
             self._held.append(lines)
             lines = b"".join(self._held)

@@ -131,8 +131,6 @@ class SSEFramer:
         lines = [line for line in block.split(b"\n") if not line.startswith(b":")]
         if not any(line == b"data" or line.startswith(b"data:") for line in lines):
             return None
-        if b"\0" in block:  # an id with NUL is ignored; httpx-sse would see it as text
-            lines = [line for line in lines if not line.startswith(b"id")]
         try:
             b"\n".join(lines).decode("utf-8")
         except UnicodeDecodeError as error:
