@@ -66,10 +66,10 @@ class Wire:
         self.server.add(bytes_sent=len(data))
         await self._link.writer.drain()
 
-    def write(self, data: bytes) -> None:
-        """Bytes as they are; they may leave together with what is written next."""
-        self._link.writer.write(data)
-        self.server.add(bytes_sent=len(data))
+    def write(self, *data: bytes) -> None:
+        """Bytes as they are, which leave together; over TLS each in a record of its own."""
+        self._link.writer.writelines(data)
+        self.server.add(bytes_sent=sum(map(len, data)))
 
     async def head(
         self, status: int = 200, headers: dict[str, str] | None = None, *, chunked: bool = True
@@ -87,8 +87,9 @@ class Wire:
         await self.send(f"HTTP/1.0 200 OK\r\ncontent-type: {self.server.say.kind}\r\n\r\n".encode())
 
     async def part(self, data: bytes) -> None:
-        """One HTTP chunk, in one write."""
-        await self.send(b"%x\r\n%b\r\n" % (len(data), data))
+        """One HTTP chunk, in one write; of nothing there is none, for it would be the last."""
+        if data:
+            await self.send(b"%x\r\n%b\r\n" % (len(data), data))
 
     async def parts(self, frames: list[bytes]) -> None:
         for data in frames:
@@ -195,6 +196,7 @@ class FaultServer:
         self.open_connections = 0
         self.bytes_sent = 0
         self.forgeries = 0
+        self.whole = False  # the answer sent last: the connection it came on lives on
         self.left: list[float] = []
         self.shown = ""
         self.failures: list[BaseException] = []
@@ -300,6 +302,7 @@ class FaultServer:
                 self.left.append(time.monotonic())
                 self._changed.notify_all()
             raise
+        self.whole = wire.keep
         return wire.keep
 
     async def _request(self, link: _Link, number: int) -> Asked:

@@ -90,6 +90,8 @@ class Fault:
     slow: bool = False
     #: Holds with a caller's own `http_client` too, whose pool is not ours.
     any_client: bool = True
+    #: The transport reads ahead: an answer that we leave may be over, and its connection kept.
+    read_ahead: bool = False
 
 
 FAULTS: dict[str, Fault] = {}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from faults import Wire
-from says import WHOLE, Dialect, whole
+from says import WHOLE, Dialect, rest, whole
 
 from streamfold.errors import ConnectError
 
-from .base import BACKOFF, TWICE, fails, works
+from .base import BACKOFF, TWICE, fails, send_half, works
 
 
 @works("ok", open=(1, 1), connections=1, **TWICE)
@@ -93,6 +93,17 @@ async def _(wire: Wire, say: Dialect) -> None:
 async def _(wire: Wire, say: Dialect) -> None:
     good, bad = say.whole(), say.whole().replace(WHOLE.encode(), b"FORGED")
     await wire.send(FORGED % (len(good), good) + FORGED % (len(bad), bad))
+    wire.keep = True
+
+
+@works("ended-twice", connections=2, any_client=False, **TWICE)
+async def _(wire: Wire, say: Dialect) -> None:
+    if wire.number > 1:
+        await wire.answer(say)
+        return
+    await send_half(wire, say)
+    await wire.parts(rest(say))
+    await wire.send(b"0\r\n\r\n0\r\n\r\n")
     wire.keep = True
 
 
