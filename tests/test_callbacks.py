@@ -331,6 +331,21 @@ async def test_usage_of_a_stream_that_was_left_counts() -> None:
     assert counted["input_tokens"] > 0
 
 
+@pytest.mark.anyio
+async def test_usage_of_a_stream_that_broke_counts() -> None:
+    """As far as the provider had reported it: Anthropic names the prompt's tokens at the start."""
+    usage = UsageMetadataCallbackHandler()
+    script = [Answer("one two three", usage=Usage(30, 3), error="overloaded")]
+    async with EmbeddedProvider(script=script) as provider:
+        with pytest.raises(StreamfoldError):
+            async for _ in claude(provider).astream("hi", {"callbacks": [usage]}):
+                pass
+    ((name, counted),) = usage.usage_metadata.items()
+    assert name.startswith("claude-sonnet-4-5")
+    assert counted["input_tokens"] == 30
+    assert repr(usage) == f"UsageMetadataCallbackHandler({usage.usage_metadata!r})"
+
+
 def test_the_context_manager_hears_every_run_inside(embedded: EmbeddedProvider) -> None:
     """Models, nested runs and batches; nothing before or after."""
 
@@ -683,6 +698,55 @@ async def test_the_console_shows_every_end(capsys: pytest.CaptureFixture[str]) -
     ]
     assert "3 → 5 tokens" in lines[-2]
     assert all(len(line) <= 100 for line in lines)
+    assert console._started == {}
+
+
+@pytest.mark.anyio
+async def test_the_console_shows_tools_and_what_breaks(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each end of a tool, a run that fails, and a model's stream that is left."""
+    console = ConsoleCallbackHandler()
+
+    @tool
+    async def works(city: str) -> str:
+        """Tell the weather."""
+        return f"sunny in {city}"
+
+    @tool
+    async def breaks(city: str) -> str:
+        """Know no city."""
+        raise OSError("no such city")
+
+    @tool
+    async def hangs(city: str) -> str:
+        """Never answer."""
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    @runnable
+    async def app(text: str) -> None:
+        await works.ainvoke({"city": text})
+        with anyio.move_on_after(0.02):
+            await hangs.ainvoke({"city": text})
+        async with model(provider).astream(text) as stream:
+            await anext(aiter(stream))
+        await breaks.ainvoke({"city": text})
+
+    async with EmbeddedProvider(script=["one two three"], chunk_delay=0.05) as provider:
+        with pytest.raises(OSError, match="no such city"):
+            await app.ainvoke("Rome", {"callbacks": [console]})
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.sub(r" \(\d+\.\d\d s\)", "", line) for line in lines] == [
+        "▶ run app: Rome",
+        '  ▶ tool works: {"city":"Rome"}',
+        "  ✓ works: sunny in Rome",
+        '  ▶ tool hangs: {"city":"Rome"}',
+        "  ■ hangs: cancelled",
+        "  ▶ model ChatOpenAI: Rome",
+        "  ■ ChatOpenAI: cancelled",
+        '  ▶ tool breaks: {"city":"Rome"}',
+        "  ✗ breaks: OSError: no such city",
+        "✗ app: OSError: no such city",
+    ]
     assert console._started == {}
 
 

@@ -165,6 +165,24 @@ def _fails(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]) 
     return err
 
 
+def test_a_terminal_without_words_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody would see that a prompt is expected."""
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    text = _fails(["ask", "--model", "gpt-4.1"], 2, capsys)
+    assert "no prompt" in text
+
+
+def test_what_is_piped_in_must_be_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    piped = io.TextIOWrapper(io.BytesIO(b"caf\xe9"), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", piped)
+    text = _fails(["ask", "--model", "gpt-4.1"], 2, capsys)
+    assert "stdin is not text in utf-8" in text
+
+
 def test_no_model_says_what_to_set(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a model the message names the option, the variable and the demo."""
     line = _fails(["ask", "Hi"], 2, capsys)

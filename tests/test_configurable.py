@@ -162,6 +162,27 @@ def test_connections_are_reused() -> None:
         model.close()
 
 
+def test_closing_it_closes_every_model_that_was_chosen() -> None:
+    with EmbeddedProvider() as provider:
+        model = configurable(provider)
+        chosen = [choose("gpt-4.1"), choose("gpt-4.1-mini")]
+        for choice in chosen * 2:
+            model.invoke("hi", choice)
+        opened = provider.connections
+        model.close()
+        for choice in chosen:
+            model.invoke("hi", choice)
+        assert provider.connections == 2 * opened
+        model.close()
+
+
+def test_it_shows_what_can_be_chosen(embedded: EmbeddedProvider) -> None:
+    shown = repr(configurable(embedded, "gpt-4.1", config_prefix="a"))
+    assert shown.startswith("ConfigurableModel('gpt-4.1', fields=")
+    assert shown.endswith("prefix='a_')")
+    assert "key" not in shown
+
+
 @pytest.mark.parametrize("wrap", [str, Secret])
 def test_different_keys_are_different_models(embedded: EmbeddedProvider, wrap: Any) -> None:
     """Also where they look the same: nobody's request goes out under another one's key."""

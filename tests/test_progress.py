@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from streamfold import BatchSummary, init_chat_model, runnable, usage_cost
 from streamfold.errors import ConfigurationError, InvalidRequestError
-from streamfold.testing import Answer, EmbeddedProvider
+from streamfold.testing import Answer, EmbeddedProvider, Usage
 
 MODES = pytest.mark.parametrize("mode", ["asyncio", "trio", "sync"])
 METHODS = pytest.mark.parametrize("method", ["batch", "as_completed"])
@@ -160,13 +160,36 @@ def test_nested_calls_and_retries(mode: str) -> None:
     assert seen[-1].tokens > 0
 
 
-def test_what_failed_in_the_middle_counts() -> None:
-    """A call that broke after some tokens was billed for them, if the provider says so."""
+def test_what_failed_at_once_counts_nothing() -> None:
     with EmbeddedProvider(script=[Answer(error=400), "fine"]) as provider:
         seen: list[BatchSummary] = []
         with pytest.raises(InvalidRequestError):
             model_at(provider).batch(["a"], progress=seen.append)
     assert (seen[-1].failed, seen[-1].tokens, seen[-1].cost) == (1, 0, None)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", ["broken", "left"])
+async def test_what_failed_in_the_middle_counts(how: str) -> None:
+    """A stream that broke, or was left, after some tokens is billed for what the provider has said
+    until then: Anthropic names the prompt's tokens at the start."""
+    error = "overloaded" if how == "broken" else None
+    script = [Answer("one two three", usage=Usage(30, 3), error=error)]
+    seen: list[BatchSummary] = []
+
+    @runnable
+    async def ask(item: str) -> None:
+        async with model.astream(item) as stream:
+            async for chunk in stream:
+                if chunk.text and how == "left":
+                    return
+
+    async with EmbeddedProvider(script=script) as provider:
+        model = init_chat_model("claude-sonnet-4-5", base_url=provider.url, api_key="any")
+        await ask.abatch(["a"], return_exceptions=True, progress=seen.append)
+    assert (seen[-1].done, seen[-1].failed) == ((1, 0) if how == "left" else (0, 1))
+    assert seen[-1].input_tokens == 30
+    assert seen[-1].cost is not None
 
 
 def test_what_came_from_a_journal(tmp_path: Path, provider: EmbeddedProvider) -> None:

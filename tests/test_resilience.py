@@ -530,3 +530,24 @@ async def test_cancellation_is_no_failure() -> None:
                 await anyio.to_thread.run_sync(provider.wait_for, there)
                 group.cancel_scope.cancel()
         assert len(provider.requests) == 2
+
+
+@pytest.mark.parametrize("wrap", ["retry", "fallbacks"])
+async def test_closing_it_closes_what_it_wraps(wrap: str) -> None:
+    """All the models, not only the one that answered: what comes next needs new connections."""
+    async with EmbeddedProvider() as first, EmbeddedProvider() as second:
+        models = [model(first), model(second)]
+        if wrap == "retry":
+            wrapped = [each.with_retry() for each in models]
+        else:
+            wrapped = [models[0].with_fallbacks(models[1:])]
+        for each in models * 2:
+            await each.ainvoke("hi")
+        assert (first.connections, second.connections) == (1, 1)
+        for one in wrapped:
+            await one.aclose()
+        for each in models:
+            await each.ainvoke("hi")
+        assert (first.connections, second.connections) == (2, 2)
+        for one in wrapped:
+            await one.aclose()

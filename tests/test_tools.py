@@ -10,6 +10,7 @@ import threading
 from typing import Annotated, Any, Literal, TypedDict
 
 import anyio
+import anyio.to_thread
 import msgspec
 import pydantic
 import pytest
@@ -903,3 +904,16 @@ def test_any_arguments_fit_or_are_a_tool_exception(args: Any) -> None:
         return
     assert isinstance(kwargs["city"], str)
     assert isinstance(kwargs.get("days", 1), int)
+
+
+@pytest.mark.anyio
+async def test_the_stream_of_a_tool_is_its_result() -> None:
+    """In one piece, whether it is read here or in a thread."""
+
+    @tool
+    def double(number: int) -> int:
+        """Double it."""
+        return 2 * number
+
+    assert [item async for item in double.astream({"number": 2})] == [4]
+    assert await anyio.to_thread.run_sync(lambda: list(double.stream({"number": 2}))) == [4]

@@ -20,7 +20,10 @@ from streamfold import (
     ChatOpenAI,
     HuggingFaceEndpoint,
     Timeouts,
+    Vendor,
     init_chat_model,
+    register_provider,
+    vendors,
 )
 from streamfold.errors import ConfigurationError
 from streamfold.testing import EmbeddedProvider
@@ -267,6 +270,61 @@ def test_a_model_of_hugging_face(provider: EmbeddedProvider) -> None:
         body = sent(provider)
         assert (body["model"], body["max_tokens"]) == (expected, 9)
         assert not body.keys() & {"task", "do_sample", "provider"}
+
+
+def test_what_is_no_model_of_hugging_face() -> None:
+    """It shows which model it is; what is neither a model nor an endpoint is refused."""
+    assert repr(HuggingFaceEndpoint("org/m", provider="nebius")) == (
+        "HuggingFaceEndpoint('org/m:nebius')"
+    )
+    assert repr(HuggingFaceEndpoint(endpoint_url="https://e.example")) == (
+        "HuggingFaceEndpoint('tgi')"
+    )
+    with pytest.raises(ConfigurationError, match="needs a repo_id or an endpoint_url"):
+        HuggingFaceEndpoint()
+    with pytest.raises(ConfigurationError, match=r"llm is str: expected a streamfold\.Hugging"):
+        ChatHuggingFace(llm="org/m")  # type: ignore[arg-type]
+
+
+# ---- a vendor of one's own -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def _rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is registered is forgotten."""
+    monkeypatch.setattr(vendors, "_vendors", dict(vendors._vendors))
+
+
+@pytest.mark.usefixtures("_rows")
+def test_a_row_is_a_vendor(provider: EmbeddedProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under its name, at its address, with the key of its variable; a second row replaces it."""
+    row = Vendor(
+        name="acme", dialect="openai_chat", base_url=provider.url + "/v1", key_env=("ACME_KEY",)
+    )
+    assert register_provider(row) is row
+    assert "acme" in vendor_names()
+    monkeypatch.setenv("ACME_KEY", "the-key")
+    assert init_chat_model("acme:rocket-1").invoke("hi").text
+    assert provider.requests[-1].headers["authorization"] == "Bearer the-key"
+    assert sent(provider)["model"] == "rocket-1"
+    other = register_provider(Vendor(name="acme", dialect="ollama", base_url=provider.url))
+    assert vendor("acme") is other
+    assert vendor_names().count("acme") == 1
+
+
+@pytest.mark.usefixtures("_rows")
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ({"dialect": "morse"}, "dialect 'morse' is unknown: expected one of openai_chat"),
+        ({"dialect": "ollama", "auth": "oath"}, "auth 'oath' is unknown: expected one of bearer"),
+    ],
+)
+def test_a_row_that_cannot_be(field: dict[str, Any], says: str) -> None:
+    """It is said when it is registered, and nobody is known by it."""
+    with pytest.raises(ConfigurationError, match=says):
+        register_provider(Vendor(name="acme", base_url="https://acme.example", **field))
+    assert "acme" not in vendor_names()
 
 
 # ---- profiles ------------------------------------------------------------------------------------

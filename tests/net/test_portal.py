@@ -243,15 +243,20 @@ class TestIterate:
 # ---- signals, forks and exits: in a process of their own -----------------------------------------
 
 
-def python(code: str, *, interrupt_at: str | None = None) -> tuple[str, str, int, float]:
+def python(
+    code: str, *, interrupt_at: str | None = None, measured: bool = True
+) -> tuple[str, str, int, float]:
     """Run `code`; once it has printed `interrupt_at`, send it a Ctrl-C. What it printed, its exit
-    code, and the seconds from then (or the start) to its end."""
+    code, and the seconds from then (or the start) to its end. Coverage follows it if `measured`."""
+    env = {**os.environ, "PYTHONPATH": SRC}
+    if not measured:
+        env = {name: value for name, value in env.items() if not name.startswith("COV")}
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": SRC},
+        env=env,
     )
     assert process.stdout is not None
     before = ""
@@ -387,7 +392,8 @@ def test_an_interrupt_at_any_moment_leaves_nothing() -> None:
             if not left:
                 break
         print(struck, left)
-        """
+        """,
+        measured=False,  # an interrupt within a lock of coverage would leave it locked
     )
     assert out.split() == ["300", "0"]
     assert (err, code) == ("", 0)
