@@ -4,9 +4,11 @@ PYTHON  ?= python3
 VENV    ?= .venv
 WORKERS ?= 2
 BENCH   ?=
+FAULTS  ?=
 SURE    := */net/retry.py,*/errors.py,*/wire/sse.py,*/wire/ndjson.py,*/wire/json_array.py,*/wire/eventstream.py
 FUZZ_SECONDS ?= 600
 SOAK_SECONDS ?= 600
+MUTANTS ?=
 
 BIN     := $(VENV)/bin
 CODE    := src tests examples benchmarks
@@ -18,21 +20,24 @@ MAKEFLAGS += --no-print-directory
 # Our own settings only: nothing of the shell may lead the tests to another copy of the package.
 unexport PYTHONPATH
 
-.PHONY: help demo test test-all test-sdks matrix check format lint mypy pyright layers wheel \
-  bench bench-peers cover fuzz soak clean
+.PHONY: help demo test test-all test-sdks matrix check format lint mypy pyright layers audit wheel \
+  bench bench-check bench-peers bench-plot profile cover fuzz soak mutants faults-peers clean
 
 help:
 	@echo "make demo         see it work: an answer streams from an embedded provider, no key"
 	@echo "make test         every test once (at most five minutes on two cores)"
 	@echo "make test-all     the full matrix, on each Python of $(PYTHONS) that is installed"
 	@echo "make test-sdks    the same bytes through the vendors' SDKs and through streamfold"
-	@echo "make check        format, lint, types, layers (each of them is a target, too)"
+	@echo "make check        format, lint, types, layers, advisories (each of them is a target, too)"
 	@echo "make wheel        build the wheel and try it in an environment of its own"
 	@echo "make bench        what a chunk costs; bench-peers: next to other libraries"
 	@echo "make bench-check  whether the hot path has become more expensive; profile: where it goes"
+	@echo "make bench-plot   how the costs grow, from one stream to thousands; a picture in docs"
 	@echo "make fuzz         hostile bytes for FUZZ_SECONDS=$(FUZZ_SECONDS); what breaks is kept"
 	@echo "make soak         1,000 streams at once with faults, for SOAK_SECONDS=$(SOAK_SECONDS)"
+	@echo "make faults-peers every fault of the wire, next to other libraries"
 	@echo "make cover        every test once, and which lines none of them ran"
+	@echo "make mutants      which changes of the kernel no test notices; MUTANTS='--sample 120': some"
 	@echo "make clean        remove environments, builds and caches"
 	@echo "PYTHON=... is the interpreter to use, VENV=... where its environment goes"
 
@@ -63,7 +68,7 @@ test-sdks:
 	@echo "Tests, against the vendors' SDKs and over other HTTP clients"
 	@.venv-sdks/bin/python -m pytest -n $(WORKERS) tests/differential tests/net/test_http_clients.py
 
-check: format lint mypy pyright layers
+check: format lint mypy pyright layers audit
 
 format: $(VENV)/.dev
 	@echo "Format"
@@ -84,6 +89,15 @@ pyright: $(VENV)/.dev
 layers: $(VENV)/.test
 	@echo "Layers"
 	@$(BIN)/python -m pytest tests/test_layers.py
+
+# Where the package index has no advisories, or cannot be reached, it says so and that is all.
+audit: $(VENV)/.dev
+	@echo "Advisories"
+	@said=$$($(BIN)/pip-audit --progress-spinner off . 2>&1); failed=$$?; case "$$said" in \
+	  *"Found "*" known vulnerabilit"*) echo "$$said"; exit 1;; \
+	  *"could not be audited"*) echo "  not checked: the package index has no advisories";; \
+	  *) test $$failed = 0 || echo "  not checked: no advisories can be reached";; \
+	esac
 
 wheel: $(VENV)/.dev
 	@echo "Wheel"
@@ -109,21 +123,35 @@ profile: $(VENV)/.installed
 bench-peers: $(VENV)/.installed .venv-peers/.installed
 	@$(BIN)/python benchmarks/run.py --peers-python .venv-peers/bin/python $(BENCH)
 
+# What a chunk and a stream cost among ever more of them, and a picture of it for the docs.
+bench-plot: $(VENV)/.installed .venv-peers/.installed
+	@$(BIN)/python benchmarks/scale.py --peers-python .venv-peers/bin/python --json build/scale.json
+	@$(INSTALL) matplotlib
+	@$(BIN)/python benchmarks/plot.py build/scale.json docs/images/scale
+
 # All of it to 95 %, and without a gap what must never be wrong: framing, retries, errors.
 cover: $(VENV)/.test
-	@$(INSTALL) pytest-cov
-	@$(BIN)/python -m pytest -n $(WORKERS) --cov streamfold --cov-branch \
+	@$(INSTALL) 'pytest-cov>=7'
+	@$(BIN)/python -m pytest -n $(WORKERS) --cov \
 	  --cov-report term-missing:skip-covered --cov-fail-under 95
 	@$(BIN)/python -m coverage report --fail-under 100 --include '$(SURE)'
 
 fuzz: $(VENV)/.test
 	@$(BIN)/python tests/fuzz/driver.py --seconds $(FUZZ_SECONDS)
 
+# In a copy of the tree, below build.
+mutants: $(VENV)/.test
+	@$(INSTALL) --group mutants
+	@$(BIN)/python tests/mutants/driver.py --workers $(WORKERS) $(MUTANTS)
+
 soak: $(VENV)/.test
 	@$(BIN)/python tests/soak/soak.py --seconds $(SOAK_SECONDS)
 
+faults-peers: $(VENV)/.installed .venv-peers/.installed
+	@$(BIN)/python tests/peers/compare_faults.py --peers-python .venv-peers/bin/python $(FAULTS)
+
 clean:
-	rm -rf .venv .venv-* dist build .hypothesis .mypy_cache .ruff_cache .pytest_cache .coverage
+	rm -rf .venv .venv-* dist build .hypothesis .mypy_cache .ruff_cache .pytest_cache .coverage*
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # ---- environments: a stamp says what is installed, and goes when the environment goes -----------

@@ -99,11 +99,11 @@ def _floor_sync(url: str) -> RunSync:
     return floor.stream_sync(url + "/v1/chat/completions", floor.read_openai)
 
 
-def _model(url: str, provider: str = "openai") -> Any:
+def _model(url: str, provider: str = "openai", **more: Any) -> Any:
     from streamfold import init_chat_model
 
     row = PROVIDERS[provider]
-    fields = {"timeout": 120, **dict(row.fields)}
+    fields = {"timeout": 120, **dict(row.fields), **more}
     return init_chat_model(row.model, base_url=url + row.base, api_key="x", **fields)
 
 
@@ -161,12 +161,17 @@ def _streamfold_events(url: str) -> Run:
 
 
 def _streamfold_ask(url: str) -> Run:
-    model = _model(url)
+    return _ainvoke(_model(url))
 
-    async def run() -> int:
-        return len((await model.ainvoke("hi")).text)
 
-    return run
+def _streamfold_aiohttp(url: str) -> Run:
+    importlib.import_module("aiohttp")
+    return _astream(_model(url, transport="aiohttp"))
+
+
+def _streamfold_aiohttp_ask(url: str) -> Run:
+    importlib.import_module("aiohttp")
+    return _ainvoke(_model(url, transport="aiohttp"))
 
 
 def _streamfold_sync(url: str) -> RunSync:
@@ -197,6 +202,13 @@ def _astream(model: Any) -> Run:
         async for chunk in model.astream("hi"):
             size += len(chunk.text)
         return size
+
+    return run
+
+
+def _ainvoke(model: Any) -> Run:
+    async def run() -> int:
+        return len((await model.ainvoke("hi")).text)
 
     return run
 
@@ -246,6 +258,8 @@ CONTENDERS = {
     "streamfold_pipe": Contender(make=_streamfold_pipe),
     "streamfold_events": Contender(make=_streamfold_events),
     "streamfold_ask": Contender(make=_streamfold_ask),
+    "streamfold_aiohttp": Contender(make=_streamfold_aiohttp),
+    "streamfold_aiohttp_ask": Contender(make=_streamfold_aiohttp_ask),
     "streamfold_sync": Contender(make_sync=_streamfold_sync),
     "openai": Contender(make=_openai, peer=True),
     "anthropic": Contender(make=_anthropic, peer=True),

@@ -77,6 +77,7 @@ def _streams(name: str, title: str, chunks: int, goal: float) -> Scenario:
         Entry("floor_lines", "floor"),
         Entry("streamfold", "floor", goal),
         Entry("streamfold_fold", "floor"),
+        Entry("streamfold_aiohttp", "floor"),
         Entry("openai", "floor"),
         Entry("langchain_openai", "floor"),
         Entry("floor_anthropic", "floor_anthropic"),
@@ -113,8 +114,16 @@ LISTENING = (
     Entry("streamfold", "streamfold_pipe", 1.02),
     Entry("streamfold_events", "streamfold", 2.0),
 )
-AT_ONCE = (Entry("floor", "floor"), Entry("streamfold", "floor", 0.2))
-SMALL = (Entry("floor_ask", "floor_ask"), Entry("streamfold_ask", "floor_ask", 1.1))
+AT_ONCE = (
+    Entry("floor", "floor"),
+    Entry("streamfold", "floor", 0.2),
+    Entry("streamfold_aiohttp", "floor"),
+)
+SMALL = (
+    Entry("floor_ask", "floor_ask"),
+    Entry("streamfold_ask", "floor_ask", 1.1),
+    Entry("streamfold_aiohttp_ask", "floor_ask"),
+)
 
 LIBRARIES = "httpx, httpx_sse, msgspec, orjson, anyio, jiter"
 STREAMFOLD_MODEL = 'import streamfold; streamfold.init_chat_model("openai:gpt-4.1", api_key="x")'

@@ -61,6 +61,7 @@ def _ids_that_can_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "uuid", fixed)
 
 
+@pytest.mark.usefixtures("transport")
 @pytest.mark.parametrize("recording", params(RECORDINGS))
 async def test_all_ways_agree(server: ReplayServer, recording: Body) -> None:
     api = APIS[recording["api"]]

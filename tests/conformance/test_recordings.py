@@ -437,6 +437,7 @@ def cuttings(recording: Body, seeds: int) -> list[Any]:
 
 
 @pytest.mark.anyio
+@pytest.mark.usefixtures("transport")
 @each_answer
 async def test_over_http(recording: Body, servers: Any) -> None:
     """Every answer: a stream folded, a body as it is; whole, as recorded, and cut at random."""
@@ -444,6 +445,15 @@ async def test_over_http(recording: Body, servers: Any) -> None:
         await replayed(recording, servers(chunking))
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("transport", ["aiohttp"], indirect=True)
+@pytest.mark.parametrize("recording", params(answers()[::20]))
+async def test_over_aiohttp(recording: Body, servers: Any, transport: str) -> None:
+    """Some of them by the other transport; the matrix has them all."""
+    await replayed(recording, servers("whole"))
+
+
+@pytest.mark.usefixtures("transport")
 @each_answer
 def test_by_the_sync_methods(recording: Body, servers: Any) -> None:
     """`invoke` and `stream` say what the decoder says."""
@@ -460,6 +470,7 @@ def test_by_the_sync_methods(recording: Body, servers: Any) -> None:
 
 @pytest.mark.matrix
 @pytest.mark.anyio
+@pytest.mark.usefixtures("transport")
 @each_stream
 async def test_over_http_in_many_cuts(recording: Body, servers: Any) -> None:
     """The same at twenty seeds, and in pieces of one byte where that is not too long."""
@@ -478,6 +489,7 @@ CLASSES: dict[int, type[ProviderError]] = {
 
 
 @pytest.mark.anyio
+@pytest.mark.usefixtures("transport")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("recording", params(errors()))
 async def test_errors_over_http(recording: Body, stream: bool, servers: Any) -> None:

@@ -40,7 +40,7 @@ each_large = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.usefixtures("quick_retries", "transport")
 @each_large
 def test_memory(name: str, say: str) -> None:
     """A size fault takes no more than the limits and a few MiB, however much was sent."""
@@ -61,7 +61,7 @@ def test_memory(name: str, say: str) -> None:
         assert anyio.run(main) < SMALL.message_bytes + EXTRA
 
 
-@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.usefixtures("quick_retries", "transport")
 @each_large
 def test_other_tasks_go_on(name: str, say: str) -> None:
     """No fault keeps the loop to itself for more than 50 ms of its thread's time, which does not

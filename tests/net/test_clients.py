@@ -31,6 +31,8 @@ from streamfold.errors import ConnectError, StreamfoldError
 from streamfold.net.clients import Connections, proxy_from_environment
 from streamfold.net.streams import Backend
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 SAY = DIALECTS["openai"]
 URL = "http://127.0.0.1:9/v1"
 SRC = str(Path(streamfold.__file__).parents[1])
@@ -153,10 +155,11 @@ def test_loops_one_after_the_other_leave_nothing(server: FaultServer, backend: s
     assert [client() for client in clients] == [None] * 5
 
 
-def test_loops_at_once_share_nothing(server: FaultServer) -> None:
+def test_loops_at_once_share_nothing(server: FaultServer, transport: str) -> None:
     """One model in four loops has four clients, and every loop reuses its own connection."""
     model = model_at(server.url)
     together = threading.Barrier(4, timeout=10)
+    backends = ("asyncio", "trio") if transport == "auto" else ("asyncio",)
 
     async def main() -> httpx.AsyncClient:
         for _ in range(5):
@@ -165,7 +168,7 @@ def test_loops_at_once_share_nothing(server: FaultServer) -> None:
         return await model._connections.client(server.url)
 
     def run(number: int) -> Any:
-        return anyio.run(main, backend=("asyncio", "trio")[number % 2])
+        return anyio.run(main, backend=backends[number % len(backends)])
 
     with ThreadPoolExecutor(4) as pool:
         clients = list(pool.map(run, range(4)))
@@ -173,6 +176,21 @@ def test_loops_at_once_share_nothing(server: FaultServer) -> None:
     assert len(server.requests) == 20
     assert server.connections == 4
     server.wait_open(0)
+
+
+@pytest.mark.anyio
+async def test_cookies_are_not_kept() -> None:
+    """What a server sets for one model is not sent with the requests of another."""
+
+    async def act(wire: Wire, say: Dialect) -> None:
+        await wire.reply(200, say.whole(), {"set-cookie": "who=me; Path=/"})
+
+    with FaultServer(act, SAY) as server:
+        for model in (model_at(server.url), model_at(server.url)):
+            async with model:
+                for _ in range(2):
+                    assert (await model.ainvoke("hi")).text == WHOLE
+        assert [asked for asked in server.requests if "cookie" in asked.headers] == []
 
 
 @pytest.mark.anyio
@@ -344,7 +362,7 @@ async def test_a_certificate_that_nobody_knows(certificate: Path) -> None:
 
 @NEEDS_OPENSSL
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_connections_are_reused_over_tls(certificate: Path, backend: str) -> None:
+def test_connections_are_reused_over_tls(certificate: Path, backend: str, transport: str) -> None:
     """Calls in a row share one TLS connection; one with bytes left in it is not used again."""
 
     async def act(wire: Wire, say: Dialect) -> None:
@@ -354,8 +372,8 @@ def test_connections_are_reused_over_tls(certificate: Path, backend: str) -> Non
         # The forged answer comes in the same segment, in a record of its own.
         forged = say.whole().replace(WHOLE.encode(), b"FORGED")
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-        wire.write(head % len(say.whole()) + say.whole())
-        wire.write(head % len(forged) + forged)
+        good = say.whole()
+        wire.write(head % len(good) + good, head % len(forged) + forged)
         wire.keep = True
 
     code = f"""
@@ -363,7 +381,8 @@ def test_connections_are_reused_over_tls(certificate: Path, backend: str) -> Non
         from streamfold import init_chat_model
 
         async def main():
-            model = init_chat_model({SAY.model!r}, api_key="key", base_url=URL)
+            chosen = {{"api_key": "key", "base_url": URL, "transport": {transport!r}}}
+            model = init_chat_model({SAY.model!r}, **chosen)
             for _ in range(6):
                 print((await model.ainvoke("hi")).text)
 

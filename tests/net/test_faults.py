@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import gzip
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -17,9 +16,10 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from catalogue import FAULTS, Fault
-from catalogue.base import KIB, MIB, PAGE, SMALL
+from catalogue.base import MIB, SMALL
 from catalogue.connections import FORGED
-from faults import Act, FaultServer, Wire
+from catalogue.whole import WHOLE_ROWS
+from faults import FaultServer, Wire
 from says import DIALECTS, WHOLE, Dialect
 from trial import KEY, Outcome, in_loop, no_key_in, timed, trial
 
@@ -30,16 +30,12 @@ from streamfold.errors import (
     ProviderError,
     RedirectRefusedError,
     RequestTimeoutError,
-    ServerError,
-    SizeLimitError,
-    StreamfoldError,
-    StreamInterruptedError,
-    StreamProtocolError,
 )
 
 ONCE = {"max_retries": 0}
 
-MODES = ("asyncio", "trio", "sync", "asyncio-own", "trio-own")
+OURS = ("asyncio", "trio", "sync", "asyncio-aiohttp")
+MODES = (*OURS, "asyncio-own", "trio-own")
 #: Where a caller's own client takes another way through our code.
 OWN = (
     "body-unbounded cut-mid-stream endless finish-then-hang gzip gzip-corrupt http-400-stall ok "
@@ -50,6 +46,9 @@ OWN = (
 def is_daily(place: int, fault: Fault, dialect: str, mode: str) -> bool:
     """Whether it always runs: each fault in each dialect once, in modes that take turns; what is
     slow in every third dialect. All else is the matrix."""
+    if mode == "asyncio-aiohttp":  # a third of the faults, in dialects that take turns
+        in_turn = dialect == fault.dialects[place % len(fault.dialects)]
+        return in_turn and place % 3 == 0 and not fault.slow
     if mode.endswith("-own"):
         return dialect == "openai" and fault.name in OWN
     turn = place + fault.dialects.index(dialect)
@@ -62,7 +61,7 @@ def rows() -> Iterator[Any]:
     """(fault, dialect, mode) of all rows in all modes."""
     for place, fault in enumerate(FAULTS.values()):
         for dialect in fault.dialects:
-            for mode in MODES if fault.any_client else MODES[:3]:
+            for mode in MODES if fault.any_client else OURS:
                 marks = [] if is_daily(place, fault, dialect, mode) else [pytest.mark.matrix]
                 name = f"{fault.name}-{dialect}-{mode}"
                 yield pytest.param(fault, dialect, mode, marks=marks, id=name)
@@ -85,6 +84,7 @@ BOTH = pytest.mark.parametrize("dialect", ["openai", "anthropic"])
 
 @BOTH
 @BACKENDS
+@pytest.mark.usefixtures("transport")
 def test_an_echoed_key_is_nowhere(
     dialect: str, mode: str, every_log: pytest.LogCaptureFixture
 ) -> None:
@@ -106,6 +106,7 @@ def test_an_echoed_key_is_nowhere(
 
 
 @BOTH
+@pytest.mark.usefixtures("transport")
 @pytest.mark.parametrize("shape", ["in-band", "json-200", "text", "html", "redirect", "not-json"])
 def test_an_echoed_key_is_nowhere_else_either(
     shape: str, dialect: str, every_log: pytest.LogCaptureFixture
@@ -135,6 +136,7 @@ def test_an_echoed_key_is_nowhere_else_either(
         no_key_in([outcome], every_log, with_locals=False)  # they hold the page itself
 
 
+@pytest.mark.usefixtures("transport")
 @pytest.mark.parametrize("mode", ["asyncio", "trio", "sync", "asyncio-own"])
 def test_a_redirect_reaches_nobody(mode: str, every_log: pytest.LogCaptureFixture) -> None:
     """Neither key nor prompt goes to another origin, and the error names its host."""
@@ -155,6 +157,7 @@ def test_a_redirect_reaches_nobody(mode: str, every_log: pytest.LogCaptureFixtur
 
 
 @BACKENDS
+@pytest.mark.usefixtures("transport")
 def test_bytes_that_come_between_calls_answer_nothing(mode: str) -> None:
     """What a server sends on an idle connection is not the answer of the next call."""
     say = DIALECTS["openai"]
@@ -193,6 +196,7 @@ def test_bytes_that_come_between_calls_answer_nothing(mode: str) -> None:
 
 @pytest.mark.usefixtures("quick_retries")
 @BACKENDS
+@pytest.mark.usefixtures("transport")
 def test_nobody_listens(mode: str) -> None:
     """A refused connection is a ConnectError, after the usual three attempts."""
     with socket.socket() as taken:
@@ -206,6 +210,7 @@ def test_nobody_listens(mode: str) -> None:
 
 @pytest.mark.usefixtures("quick_retries")
 @BACKENDS
+@pytest.mark.usefixtures("transport")
 def test_no_such_host(mode: str) -> None:
     """A name that does not resolve is a ConnectError."""
     outcome = call_url("https://nobody.invalid/v1", mode, timeout=Timeouts(connect=2.0))
@@ -213,6 +218,7 @@ def test_no_such_host(mode: str) -> None:
 
 
 @BACKENDS
+@pytest.mark.usefixtures("transport")
 def test_connecting_takes_too_long(mode: str) -> None:
     """A connection that does not come about within `connect` seconds is a time-out of that name."""
     with contextlib.ExitStack() as stack:
@@ -250,118 +256,11 @@ def call_url(url: str, mode: str, **fields: Any) -> Outcome:
 
 # ---- answers that are not streamed ---------------------------------------------------------------
 
-WHOLE_ROWS: dict[str, tuple[Act, type[StreamfoldError] | None, int]] = {}
-
-
-def _whole_row(name: str, error: type[StreamfoldError] | None, requests: int = 1) -> Any:
-    def add(act: Act) -> Act:
-        WHOLE_ROWS[name] = (act, error, requests)
-        return act
-
-    return add
-
-
-@_whole_row("ok", None)
-async def _(wire: Wire, say: Dialect) -> None:
-    assert wire.request.headers["accept"] == "application/json"
-    await wire.reply(200, say.whole())
-
-
-@_whole_row("chunked", None)
-async def _(wire: Wire, say: Dialect) -> None:
-    await wire.head(headers={"content-type": "application/json"})
-    await wire.parts([bytes([byte]) for byte in say.whole()])
-    await wire.end()
-
-
-@_whole_row("gzip", None)
-async def _(wire: Wire, say: Dialect) -> None:
-    await wire.reply(200, gzip.compress(say.whole()), {"content-encoding": "gzip"})
-
-
-@_whole_row("no-type", None)
-async def _(wire: Wire, say: Dialect) -> None:
-    await wire.reply(200, say.whole(), kind="")
-
-
-@_whole_row("streamed-all-the-same", None)
-async def _(wire: Wire, say: Dialect) -> None:
-    await wire.answer(say)
-
-
-@_whole_row("once-503", None, 2)
-async def _(wire: Wire, say: Dialect) -> None:
-    if wire.number == 1:
-        await wire.reply(503, say.failure("server_error"))
-    else:
-        await wire.reply(200, say.whole())
-
-
-@_whole_row("cut", StreamInterruptedError, 3)
-async def _(wire: Wire, say: Dialect) -> None:
-    await wire.head(
-        headers={"content-type": "application/json", "content-length": "9999"}, chunked=False
-    )
-    await wire.send(say.whole())
-
-
-@_whole_row("cut-once", None, 2)
-async def _(wire: Wire, say: Dialect) -> None:
-    if wire.number > 1:
-        await wire.reply(200, say.whole())
-        return
-    await wire.head(headers={"content-type": "application/json"})
-    await wire.part(say.whole()[:50])
-
-
-@_whole_row("half", StreamProtocolError)
-async def _(wire: Wire, say: Dialect) -> None:
-    await wire.reply(200, say.whole()[:-9])
-
-
-@_whole_row("a-list", StreamProtocolError)
-async def _(wire: Wire, say: Dialect) -> None:
-    await wire.reply(200, b"[" + say.whole() + b"]")
-
-
-@_whole_row("empty", StreamProtocolError)
-async def _(wire: Wire, say: Dialect) -> None:
-    await wire.reply(200, b"")
-
-
-@_whole_row("html", StreamProtocolError)
-async def _(wire: Wire, say: Dialect) -> None:
-    await wire.reply(200, PAGE, kind="text/html")
-
-
-@_whole_row("error-200", ServerError, 3)
-async def _(wire: Wire, say: Dialect) -> None:
-    await wire.reply(200, say.failure(say.server_error))
-
-
-@_whole_row("deep", SizeLimitError)
-async def _(wire: Wire, say: Dialect) -> None:
-    await wire.reply(200, b'{"a":' * 100_000 + b"1" + b"}" * 100_000)
-
-
-@_whole_row("drip", RequestTimeoutError, 2)
-async def _(wire: Wire, say: Dialect) -> None:
-    await wire.head(headers={"content-type": "application/json"})
-    while True:  # never silent for long, but the whole answer is due within `first_event`
-        await wire.part(b" ")
-        await wire.pause(0.05)
-
-
-@_whole_row("flood", SizeLimitError)
-async def _(wire: Wire, say: Dialect) -> None:
-    await wire.head(headers={"content-type": "application/json"})
-    while True:
-        await wire.part(b" " * 64 * KIB)
-
 
 @pytest.mark.usefixtures("quick_retries")
 @BOTH
 @BACKENDS
+@pytest.mark.usefixtures("transport")
 @pytest.mark.parametrize("name", list(WHOLE_ROWS))
 def test_fault_of_a_whole_answer(
     name: str, mode: str, dialect: str, every_log: pytest.LogCaptureFixture

@@ -26,7 +26,7 @@ from streamfold.errors import (
 )
 from streamfold.net import retry
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("transport")]
 
 SAY = DIALECTS["openai"]
 KEY = "canary-0123456789"

@@ -45,6 +45,8 @@ __all__ = ["ChatModel"]
 _CONTINUED: Final = frozenset({"previous_response_id", "conversation"})
 #: Settings that are part of the request all the same.
 _SENT: Final = frozenset({"model", "model_kwargs", "extra_body"})
+#: Settings that say how to connect.
+_WIRE: Final = ("proxy", "http_client", "transport")
 
 
 class ChatModel(Runnable):
@@ -52,11 +54,12 @@ class ChatModel(Runnable):
 
     Parameters are the standard ones (model, api_key, temperature, max_tokens, timeout, max_retries,
     stop, top_p, seed, base_url, proxy, rate_limiter, budget, profile, default_headers, http_client,
-    model_kwargs, extra_body, reasoning_effort, limits, fetch_media, ...), fields of the request,
-    and LangChain's names for both. `max_in_flight` is how many calls of this model may be under way
-    at once, over all batches, threads, event loops and copies by `bind` and the like; a stream
-    counts until it is closed. Raises ConfigurationError for values that cannot be right and
-    UnknownParameterError for names that nobody knows.
+    transport, model_kwargs, extra_body, reasoning_effort, limits, fetch_media, ...), fields of the
+    request, and LangChain's names for both. `transport` is "auto" (the default: our own), or
+    "aiohttp", with the extra of that name and on asyncio only. `max_in_flight` is how many calls of
+    this model may be under way at once, over all batches, threads, event loops and copies by `bind`
+    and the like; a stream counts until it is closed. Raises ConfigurationError for values that
+    cannot be right and UnknownParameterError for names that nobody knows.
     """
 
     #: The vendor of a named class.
@@ -126,9 +129,7 @@ class ChatModel(Runnable):
         self._addresses = {} if addresses is None else addresses
         with suppress(UnusableVariableError):
             self._address(row.dialect)  # what is missing is said now, not at the first call
-        self._connections = connections or Connections(
-            proxy=params.get("proxy"), http_client=params.get("http_client")
-        )
+        self._connections = connections or Connections(**{name: params.get(name) for name in _WIRE})
         limit = params.get("max_in_flight")
         self._in_flight = in_flight or (None if limit is None else InFlight(limit))
 
@@ -141,7 +142,7 @@ class ChatModel(Runnable):
     ) -> Any:
         copy = object.__new__(type(self))
         changed = self._params if params is None else params
-        same_wire = all(changed.get(k) is self._params.get(k) for k in ("proxy", "http_client"))
+        same_wire = all(changed.get(k) is self._params.get(k) for k in _WIRE)
         same_limit = changed.get("max_in_flight") == self._params.get("max_in_flight")
         # Credentials that were looked for once are kept with the address.
         settings = ("api_key", "base_url", "model", *self._vendor.settings)
@@ -165,6 +166,11 @@ class ChatModel(Runnable):
         return str(self._bound.get("model", self._params["model"]))
 
     model_name = model
+
+    @property
+    def model_provider(self) -> str:
+        """The vendor's name, as `init_chat_model` takes it."""
+        return self._vendor.name
 
     @property
     def dialect(self) -> str:

@@ -50,6 +50,7 @@ SETTINGS: Final = frozenset(
         "streaming",
         "tags",
         "timeout",
+        "transport",
         "use_responses_api",
         "verbose",
     }
@@ -284,6 +285,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], None]]] = {
     "model": _of(str, what="a str"),
     "base_url": _of(str, what="a URL as a str"),
     "proxy": _proxy,
+    "transport": _of(str, what="'auto' or 'aiohttp'"),
     "default_headers": _of(dict, what="a dict"),
     "default_query": _of(dict, what="a dict"),
     "model_kwargs": _of(dict, what="a dict"),

@@ -27,7 +27,7 @@ from typing import Any, Final
 import anyio
 import httpcore
 
-__all__ = ["AsyncioBackend"]
+__all__ = ["AsyncioBackend", "is_readable"]
 
 _READ_BYTES: Final = 64 * 1024  # at a time, as much as httpcore asks for
 _AHEAD_BYTES: Final = 256 * 1024  # what may wait for its reader before the socket has to wait
@@ -168,7 +168,7 @@ class _Socket(asyncio.BufferedProtocol, httpcore.AsyncNetworkStream):
     def _has_unread(self) -> bool:
         """Whether the kernel has what the loop has not seen yet."""
         descriptor = self._transport.get_extra_info("socket").fileno()
-        return descriptor < 0 or _is_readable(descriptor)
+        return descriptor < 0 or is_readable(descriptor)
 
     # ---- asyncio's end ---------------------------------------------------------------------------
 
@@ -212,12 +212,14 @@ _EXTRA: Final = {"client_addr": "sockname", "server_addr": "peername"}
 
 if sys.platform == "win32":
 
-    def _is_readable(descriptor: int) -> bool:
+    def is_readable(descriptor: int) -> bool:
+        """Whether a read would not wait."""
         return bool(select.select([descriptor], [], [], 0)[0])
 
 else:
 
-    def _is_readable(descriptor: int) -> bool:
+    def is_readable(descriptor: int) -> bool:
+        """Whether a read would not wait."""
         poll = select.poll()  # unlike select, it takes descriptors above 1023
         poll.register(descriptor, select.POLLIN)
         return bool(poll.poll(0))

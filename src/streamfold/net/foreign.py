@@ -44,5 +44,14 @@ def as_httpx(error: Exception) -> Exception | None:
     for cause, known in ((error.__cause__, _AIOHTTP), (error, _AIOHTTP), (error, _HTTPX)):
         for kind in type(cause).__mro__:
             if kind.__name__ in known:
-                return known[kind.__name__](str(cause))
+                return known[kind.__name__](_text(cause))
     return None
+
+
+def _text(error: BaseException | None) -> str:
+    """What it says, without the URL, in which there may be a key: some of aiohttp quote it."""
+    status, message = getattr(error, "status", None), getattr(error, "message", None)
+    if status and message:
+        return " ".join(f"{status} {message}".split())
+    cause = error.__cause__ if isinstance(error, OSError) else None
+    return str(cause or error)

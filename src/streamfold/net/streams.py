@@ -22,7 +22,7 @@ import httpcore
 
 from .clock import CLOCK, Clock
 
-__all__ = ["Backend", "Stream"]
+__all__ = ["Backend", "Stream", "is_asyncio", "socket_options"]
 
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -37,7 +37,7 @@ _KEEPALIVE: Final = (
 )
 
 
-def _socket_options() -> list[tuple[int, int, int]]:
+def socket_options() -> list[tuple[int, int, int]]:
     import socket
 
     options = []
@@ -176,11 +176,11 @@ class Backend(httpcore.AsyncNetworkBackend):
 
     def __init__(self) -> None:
         self._sockets: Any = None  # httpcore's base class promises less than its backends take
-        self._options = _socket_options()
+        self._options = socket_options()
 
     def _backend(self) -> Any:
         if self._sockets is None:
-            if _is_asyncio():
+            if is_asyncio():
                 from .backend import AsyncioBackend
 
                 self._sockets = AsyncioBackend()
@@ -212,7 +212,7 @@ class Backend(httpcore.AsyncNetworkBackend):
         await self._backend().sleep(seconds)
 
 
-def _is_asyncio() -> bool:
+def is_asyncio() -> bool:
     """Trio brings sniffio along; where it is not loaded there is no trio."""
     sniffio = sys.modules.get("sniffio")
     return sniffio is None or sniffio.current_async_library() == "asyncio"
