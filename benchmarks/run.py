@@ -91,7 +91,7 @@ def _streams(name: str, title: str, chunks: int, goal: float) -> Scenario:
 def _sync(framing: str, title: str, chunks: int) -> Scenario:
     entries = (
         Entry("streamfold", "streamfold"),
-        Entry("streamfold_sync", "streamfold", 2.0),
+        Entry("streamfold_sync", "streamfold", 1.2),
         Entry("floor", "floor"),
         Entry("floor_sync", "floor"),
     )
@@ -148,9 +148,9 @@ IMPORTS = {
 }
 
 SCENARIOS = (
-    _streams("burst", "one response in HTTP chunks of 16 KiB", 20_000, 1.6),
+    _streams("burst", "one response in HTTP chunks of 16 KiB", 20_000, 1.5),
     _streams("event", "one HTTP chunk per event, as fast as they go", 20_000, 0.35),
-    _streams("paced", "one event per millisecond, each a read of its own", 3_000, 0.45),
+    _streams("paced", "one event per millisecond, each a read of its own", 3_000, 0.40),
     _dialects(),
     Scenario("listening", "who listens, HTTP chunks of 16 KiB", "burst", 20_000, LISTENING),
     Scenario("at-once", "1,000 streams at once, 40 ms per event", "slow", 100, AT_ONCE, 1_000),
@@ -163,7 +163,7 @@ SCENARIOS = (
         "",
         1,
         tuple(
-            Entry(name, "libraries", 1.25 if name.startswith("streamfold") else None)
+            Entry(name, "libraries", 1.15 if name.startswith("streamfold") else None)
             for name in IMPORTS
         ),
     ),
