@@ -81,9 +81,10 @@ def json_text(value: Any) -> str:
 
 def _half_pair(value: Any) -> str | None:
     """The piece around half a surrogate pair, in a string that UTF-8 cannot hold."""
+    if not isinstance(value, str):
+        return None
     try:
-        if isinstance(value, str):
-            value.encode()
+        value.encode()
     except UnicodeEncodeError as error:
         return value[max(0, error.start - 20) : error.end + 20]
     return None
