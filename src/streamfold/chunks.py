@@ -407,8 +407,8 @@ class Received:
         return fold_events(items).to_message(finish_reason)
 
 
-def _joined(chunks: list[TextChunk]) -> list[TextChunk]:
-    """The same text in one piece, if it belongs to one block."""
+def _joined(chunks: list[Any]) -> list[Any]:
+    """`TextChunk`s as one, if they belong to one block."""
     indexes = {chunk.index for chunk in chunks}
     if len(indexes) > 1:
         return chunks
