@@ -20,7 +20,7 @@ MAKEFLAGS += --no-print-directory
 # Our own settings only: nothing of the shell may lead the tests to another copy of the package.
 unexport PYTHONPATH
 
-.PHONY: help demo test test-all test-sdks matrix check format lint mypy pyright layers audit wheel \
+.PHONY: help demo test test-all test-sdks test-langchain matrix check format lint mypy pyright layers audit wheel \
   bench bench-check bench-peers bench-plot profile cover fuzz soak mutants faults-peers clean
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make test         every test once (at most five minutes on two cores)"
 	@echo "make test-all     the full matrix, on each Python of $(PYTHONS) that is installed"
 	@echo "make test-sdks    the same bytes through the vendors' SDKs and through streamfold"
+	@echo "make test-langchain  LangChain's own suite for chat models, and a LangGraph agent"
 	@echo "make check        format, lint, types, layers, advisories (each of them is a target, too)"
 	@echo "make wheel        build the wheel and try it in an environment of its own"
 	@echo "make bench        what a chunk costs; bench-peers: next to other libraries"
@@ -66,7 +67,21 @@ test-all:
 test-sdks:
 	@$(MAKE) .venv-sdks/.sdks VENV=.venv-sdks
 	@echo "Tests, against the vendors' SDKs and over other HTTP clients"
-	@.venv-sdks/bin/python -m pytest -n $(WORKERS) tests/differential tests/net/test_http_clients.py
+	@.venv-sdks/bin/python -m pytest -n $(WORKERS) tests/differential tests/net/test_http_clients.py \
+	  tests/integrations/web/test_openai_sdk.py
+
+# An environment of its own: langchain-tests and langsmith bring plugins into every run of pytest.
+# The types of this integration are checked here, too, for here are those of LangChain.
+LANGCHAIN := src/streamfold/integrations/langchain
+test-langchain:
+	@$(MAKE) .venv-langchain/.langchain VENV=.venv-langchain
+	@echo "Tests, in LangChain"
+	@.venv-langchain/bin/python -m pytest tests/integrations/langchain --benchmark-disable \
+	  -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=function
+	@echo "Types, of LangChain"
+	@.venv-langchain/bin/mypy --no-error-summary $(LANGCHAIN)/*.py
+	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 .venv-langchain/bin/pyright \
+	  --pythonpath .venv-langchain/bin/python $(LANGCHAIN)/*.py
 
 check: format lint mypy pyright layers audit
 
@@ -151,7 +166,7 @@ faults-peers: $(VENV)/.installed .venv-peers/.installed
 	@$(BIN)/python tests/peers/compare_faults.py --peers-python .venv-peers/bin/python $(FAULTS)
 
 clean:
-	rm -rf .venv .venv-* dist build .hypothesis .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf .venv .venv-* dist build .benchmarks .hypothesis .mypy_cache .ruff_cache .pytest_cache .coverage*
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # ---- environments: a stamp says what is installed, and goes when the environment goes -----------
@@ -179,6 +194,11 @@ $(VENV)/.test: $(VENV)/.installed
 $(VENV)/.sdks: $(VENV)/.test
 	@echo "Install: the vendors' SDKs, and other HTTP clients"
 	@$(INSTALL) --group sdks
+	@touch $@
+
+$(VENV)/.langchain: $(VENV)/.dev
+	@echo "Install: LangChain, LangGraph, and their tests"
+	@$(INSTALL) --group langchain
 	@touch $@
 
 # Pyright needs Node; where there is none, a wheel brings it.

@@ -82,6 +82,10 @@ LIBRARIES = {
 IMPURE = {"asyncio", "anyio", "trio", "selectors", "socket", "ssl", "subprocess", "time", "sched"}
 
 
+#: Libraries that one integration is for: nothing else imports them.
+ONLY_IN = {"langchain_core": f"{PACKAGE}.integrations.langchain"}
+
+
 class Import(NamedTuple):
     """One import statement: where it is, and the full names of what it may load."""
 
@@ -201,6 +205,18 @@ def test_testing_stands_alone() -> None:
         for statement in imports(path, module)
         for name in statement.names
         if not statement.lazy and name.split(".")[0] == PACKAGE and target(name) != "testing"
+    ]
+    assert found == []
+
+
+def test_an_integration_alone_imports_its_library() -> None:
+    """Whoever does not use it need not have it."""
+    found = [
+        f"{path.relative_to(SRC)}:{statement.line}: {name}"
+        for path, module in modules(SRC)
+        for statement in imports(path, module)
+        for name in statement.names
+        if not module.startswith(ONLY_IN.get(name.split(".")[0], module))
     ]
     assert found == []
 

@@ -209,6 +209,24 @@ class StructuredModel(FieldStreams):
         self._include_raw = include_raw
         self._config = model._config
 
+    @property
+    def model(self) -> Any:
+        """The model, told to answer so: what it says is for `read`."""
+        return self._model
+
+    @property
+    def method(self) -> Method:
+        """How it was told."""
+        return self._method
+
+    def read(self, message: AIMessage) -> Any:
+        """The object in an answer of `model`. Raises StructuredOutputError if it does not fit."""
+        return self._parsed(message)
+
+    def read_partial(self, full: AIMessageChunk) -> dict[str, Any] | None:
+        """The object in an answer that is still arriving, as far as it has come."""
+        return _partial(self._raw(full))
+
     def __repr__(self) -> str:
         return f"StructuredModel({self._model!r}, {self._target.name!r}, method={self._method!r})"
 
@@ -394,7 +412,7 @@ def _loads(text: str) -> Any:
         raise ValueError(f"the answer is not JSON: {error}") from None
 
 
-def _partial(raw: str) -> Any:
+def _partial(raw: str) -> dict[str, Any] | None:
     unfenced = _OPEN_FENCE.sub("", raw)
     if not unfenced.strip():
         return None
