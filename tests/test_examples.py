@@ -48,7 +48,7 @@ def _run(program: str, **settings: str) -> str:
 def test_every_program_is_here() -> None:
     """A new example cannot be forgotten."""
     found = {path.name for path in EXAMPLES.iterdir() if path.is_file()}
-    assert found == {*PROGRAMS, "service.py", "notebook.ipynb", "example_model.py"}
+    assert found == {*PROGRAMS, "service.py", "web.py", "notebook.ipynb", "example_model.py"}
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,11 @@ IMPURE = {"asyncio", "anyio", "trio", "selectors", "socket", "ssl", "subprocess"
 
 
 #: Libraries that one integration is for: nothing else imports them.
-ONLY_IN = {"langchain_core": f"{PACKAGE}.integrations.langchain"}
+ONLY_IN = {
+    "langchain_core": f"{PACKAGE}.integrations.langchain",
+    "starlette": f"{PACKAGE}.integrations.web",
+    "uvicorn": f"{PACKAGE}.integrations.web",
+}
 
 
 class Import(NamedTuple):

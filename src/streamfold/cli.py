@@ -1,5 +1,5 @@
 """The command line: `ask` streams one answer to the terminal, `demo` shows it all without a key,
-`profiles` says what models can do.
+`serve` puts OpenAI's API in front of any model, `profiles` says what models can do.
 
 The async engine runs directly, so Ctrl-C cancels the request and closes its connection.
 Exit codes: 0; 1 when the call failed; 2 for mistakes in the command or its settings; 130 after
@@ -83,6 +83,20 @@ environment:
   NO_COLOR             set to anything: no colour
 """
 
+_SERVE_HELP: Final = """\
+examples:
+  streamfold serve -m anthropic:claude-sonnet-4-5
+  streamfold serve -m openai:gpt-4.1 -m ollama:llama3.2 --port 9000
+  OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=any my-openai-program
+
+environment:
+  STREAMFOLD_MODEL      the model where -m is not given
+  STREAMFOLD_BASE_URL   its address, if it is not the provider's own
+  STREAMFOLD_SERVE_KEY  the key that clients must send, where --key is not given: other users of
+                        this machine cannot see it; a must where --host is not this machine
+  OPENAI_API_KEY, ANTHROPIC_API_KEY, ...   the providers' keys
+"""
+
 _DEMO_HELP: Final = """\
 examples:
   streamfold demo
@@ -93,6 +107,7 @@ _MAIN_HELP: Final = """\
 examples:
   streamfold demo                                         see it work: no key, no network
   streamfold ask "Why do parrots talk?" -m openai:gpt-4.1
+  streamfold serve -m anthropic:claude-sonnet-4-5         offer it by OpenAI's API
 """
 
 
@@ -123,6 +138,20 @@ def _parser() -> argparse.ArgumentParser:
     shown.set_defaults(run=_demo)
     shown.add_argument("--provider", choices=list(STAGES), default="openai", help="whose API")
 
+    serve = _command(commands.add_parser, _SERVE_HELP, "serve", help="offer models by OpenAI's API")
+    serve.description = (
+        "Serve /v1/chat/completions and /v1/models over any models, for programs that speak "
+        "OpenAI's API. Needs pip install 'streamfold[web]'."
+    )
+    serve.set_defaults(run=_serve)
+    serve.add_argument(
+        *("-m", "--model"), action="append", metavar="MODEL", help="may be given more than once"
+    )
+    serve.add_argument("--base-url", metavar="URL", help="where the models' API is")
+    serve.add_argument("--key", metavar="K", help="the key that clients must send; see below")
+    serve.add_argument("--host", default="127.0.0.1", metavar="H", help="default: 127.0.0.1")
+    serve.add_argument("--port", type=int, default=8000, metavar="N", help="default: 8000; 0: any")
+
     add_commands(commands)
     return parser
 
@@ -148,8 +177,8 @@ def _ask(options: argparse.Namespace) -> None:
     anyio.run(show, model, [*said, ("user", prompt)])
 
 
-def _model(options: argparse.Namespace) -> ChatModel:
-    name, base_url = options.model, options.base_url
+def _named(name: str | None, base_url: str | None) -> tuple[str, str | None]:
+    """The model that was named, else the environment's, and its address."""
     if not name:
         name = os.environ.get("STREAMFOLD_MODEL")
         base_url = base_url or os.environ.get("STREAMFOLD_BASE_URL") or None
@@ -158,6 +187,11 @@ def _model(options: argparse.Namespace) -> ChatModel:
             "no model: give -m PROVIDER:MODEL or set STREAMFOLD_MODEL, for example to "
             "openai:gpt-4.1 (to look around without a key: streamfold demo)"
         )
+    return name, base_url
+
+
+def _model(options: argparse.Namespace) -> ChatModel:
+    name, base_url = _named(options.model, options.base_url)
     model: ChatModel = init_chat_model(
         name,
         base_url=base_url,
@@ -209,6 +243,18 @@ async def _show_answer(model: ChatModel, messages: list[tuple[str, str]]) -> Non
     if screen.terminal:
         screen.line()
     last.line(" · ".join(closing(message, watch)), DIM)
+
+
+# ---- serve ---------------------------------------------------------------------------------------
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from .integrations.web import serve
+
+    named = [_named(name, options.base_url) for name in options.model or [None]]
+    models = {name: init_chat_model(name, base_url=base_url) for name, base_url in named}
+    key = options.key or os.environ.get("STREAMFOLD_SERVE_KEY")
+    serve(models, host=options.host, port=options.port, key=key)
 
 
 # ---- demo ----------------------------------------------------------------------------------------
