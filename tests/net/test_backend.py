@@ -183,6 +183,8 @@ async def test_the_peer_waits_for_a_slow_reader() -> None:
             writer.write(b"x" * 65536)
             await writer.drain()
             sent += 65536
+        writer.close()
+        await writer.wait_closed()  # what is left in its buffer goes, too
 
     async with connected(pour) as stream:
         before = -1

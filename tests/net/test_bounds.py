@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import tracemalloc
 
@@ -26,6 +27,8 @@ LARGE = (
     "json-unbounded json-deep head-huge head-many gzip-bomb http-400-flood http-400-gzip-bomb "
     "frame-too-large frame-over-the-limit many-deltas event-1-mib-small-reads"
 ).split()
+#: Seconds; where coverage follows each line, they are no measure of the code.
+BLOCKED = 0.05 if sys.gettrace() is None else 1.0
 EXTRA = 16 * MIB  # of memory, beyond what the limits allow to be kept
 
 
@@ -86,13 +89,13 @@ def test_other_tasks_go_on(name: str, say: str) -> None:
                 outcome = await stream_once(model, server)
                 assert (outcome.error is None) == (fault.error is None)
                 longest.append(max(gaps))
-                if longest[-1] < 0.05:
+                if longest[-1] < BLOCKED:
                     break  # what is done once does not count, nor does a slow moment
             group.cancel_scope.cancel()
 
     with FaultServer(fault.act, DIALECTS[say]) as server:
         anyio.run(main, server)
-    assert min(longest) < 0.05
+    assert min(longest) < BLOCKED
 
 
 #: What dialects are called here whose module has another name.
