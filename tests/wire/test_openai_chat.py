@@ -535,6 +535,21 @@ def test_what_only_the_vendor_knows_about_a_call_is_kept() -> None:
     assert made["extras"] == {"extra_content": {"google": {"thought_signature": "s"}}}
 
 
+@pytest.mark.parametrize(
+    ("opening", "args"), [({}, "{}"), ({"function": {"name": ""}}, ""), ({"function": {}}, '{"a":')]
+)
+def test_a_name_may_come_after_the_call_has_begun(opening: dict[str, Any], args: str) -> None:
+    """With its arguments or before them; and what is known of the call says so from then on."""
+    name = {"index": 0, "function": {"name": "look", "arguments": args}}
+    rest = {"index": 0, "function": {"arguments": {"{}": "", "": "{}", '{"a":': "1}"}[args]}}
+    pieces = [tool({"index": 0, "id": "c1", "type": "function", **opening}), tool(name), tool(rest)]
+    decoded = streamed(*pieces, CALLS)
+    (made,) = decoded.message.tool_calls
+    assert (made["name"], made["id"]) == ("look", "c1")
+    assert made["args"] == ({"a": 1} if args == '{"a":' else {})
+    assert not decoded.message.invalid_tool_calls
+
+
 ERROR = {"message": "The server had an error", "type": "server_error", "code": None}
 
 ERRORS: dict[str, tuple[bytes, type[Exception], str]] = {

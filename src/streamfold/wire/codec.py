@@ -332,17 +332,22 @@ class Decoder:
             return  # an empty piece opens nothing
         book = self._books[kind]
         call = book.find(id, index, name)
+        late_name = None
         if call is None:
             call = self._open_call(book, kind, id, index, name, extras)
         else:
             if extras:
                 self._add(ProviderData(extras, call.number, kind))
+            late_name = None if call.name else name or None
             call.take(id, index, name, args)
             book.note(call)
         if args:
             args = self._whole_pairs(args, kind, call.number)
             self._count_args(call, args)
-            self._add(ToolCallDelta(args, call.number, kind=kind))  # type: ignore[arg-type]
+        if args or late_name:
+            self._add(
+                ToolCallDelta(args, call.number, name=late_name, kind=kind)  # type: ignore[arg-type]
+            )
 
     def data(self, piece: str, kind: str, key: Any) -> None:
         """A piece of base64 data of the media block `key`."""
