@@ -323,8 +323,8 @@ def test_a_row_is_a_vendor(provider: EmbeddedProvider, monkeypatch: pytest.Monke
 def test_a_row_that_cannot_be(field: dict[str, Any], says: str) -> None:
     """It is said when it is registered, and nobody is known by it."""
     with pytest.raises(ConfigurationError, match=says):
-        register_provider(Vendor(name="acme", base_url="https://acme.example", **field))
-    assert "acme" not in vendor_names()
+        register_provider(Vendor(name="nemo", base_url="https://nemo.example", **field))
+    assert "nemo" not in vendor_names()
 
 
 # ---- profiles ------------------------------------------------------------------------------------
